@@ -1,0 +1,48 @@
+"""Wall-clock time as the wire writes it, and the port that lets tests move it."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Where components take time from. Cheap, never blocks, safe from any thread."""
+
+    def time(self) -> float:
+        """Return Unix time in seconds."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return seconds of a clock that never goes back."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clocks."""
+
+    def time(self) -> float:
+        """Return Unix time in seconds."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Return seconds of a clock that never goes back."""
+        return time.monotonic()
+
+
+def rfc3339(unix_seconds: float) -> str:
+    """Return RFC 3339 in UTC with microseconds, as the `time` attribute carries it."""
+    return datetime.fromtimestamp(unix_seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def parse_rfc3339(value: str) -> datetime:
+    """Return the aware time written in RFC 3339.
+
+    Raises:
+        ValueError: not RFC 3339, or without a zone.
+    """
+    moment = datetime.fromisoformat(value)
+    if moment.tzinfo is None:
+        raise ValueError(f"{value!r} has no time zone")
+    return moment

@@ -1,0 +1,293 @@
+"""The one error tree. What happened, where, is it worth trying again, what to do.
+
+    OmnibaseError
+    ├── ConfigurationError            wrong before any work started; the process exits with 2
+    │   ├── SettingsError             an environment variable is missing or malformed
+    │   ├── InvalidNameError          a topic, realm, worker or group name breaks the grammar
+    │   ├── ContractError             a contract has problems, each with file:line:col
+    │   ├── GenerationDriftError      generated files differ from what their contract says
+    │   ├── UnknownNodeError          no such node
+    │   ├── TopicNotDeclaredError     a worker reached for a topic its contract does not list
+    │   ├── TopicMissingError         a declared topic does not exist on the cluster
+    │   ├── OffsetMissingError        a group has no committed offset where it must have one
+    │   ├── OffsetOutOfRangeError     a committed offset points outside the log
+    │   └── SchemaMissingError        the database lacks a table or statement the worker needs
+    ├── LocalServiceError             a local server could not be started or stopped
+    ├── RecordRefusedError            bytes no handler may see; the record goes to the dead-letter topic
+    │   ├── UndecodableError, InvalidEnvelopeError, ForbiddenError, UnsupportedVersionError, IdReusedError
+    ├── OperationRejectedError        a readable command that cannot be run; answered `failed`
+    │   ├── InvalidPayloadError, UnknownOperationError, ExpiredError, OperationDisabledError, BusinessError
+    ├── DependencyError               a server the effect needs failed, classified by the kit that knows it
+    │   ├── DependencyUnavailableError   down: breaker, pause, no attempt is spent
+    │   └── TransientError               this attempt failed, a later one may work
+    ├── DeliveryError                 the broker did not confirm records
+    └── ClientError                   a caller's request failed: RequestTimeoutError, ...
+
+Control signals are no errors and live beside their use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import msgspec
+
+
+class OmnibaseError(Exception):
+    """Something went wrong that this project knows how to name.
+
+    Attributes:
+        code: stable, kebab case; what logs, answers, headers and metrics carry.
+        retryable: whether the same call may work later without a change by people.
+        hint: one sentence on what to do, empty when the message says it.
+    """
+
+    code: ClassVar[str] = "omnibase-error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class ConfigurationError(OmnibaseError):
+    """The process was started with something that cannot work."""
+
+    code = "configuration-error"
+
+
+class SettingsError(ConfigurationError):
+    """An environment variable is missing or malformed."""
+
+    code = "invalid-settings"
+
+
+class InvalidNameError(ConfigurationError):
+    """A name breaks the topic grammar; the message says which segment and what was expected."""
+
+    code = "invalid-name"
+
+
+class Problem(msgspec.Struct, frozen=True, order=True):
+    """One located problem of a file. Lines and columns count from 1."""
+
+    file: str
+    line: int
+    column: int
+    message: str
+    rule: str = ""
+
+    def __str__(self) -> str:
+        suffix = f" [{self.rule}]" if self.rule else ""
+        return f"{self.file}:{self.line}:{self.column}: {self.message}{suffix}"
+
+
+class ContractError(ConfigurationError):
+    """A contract has problems; `problems` holds all of them, sorted by place."""
+
+    code = "invalid-contract"
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = sorted(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class GenerationDriftError(ConfigurationError):
+    """Generated files differ from what their contract says."""
+
+    code = "generation-drift"
+
+
+class UnknownNodeError(ConfigurationError):
+    """No node of that name and version exists."""
+
+    code = "unknown-node"
+
+
+class TopicNotDeclaredError(ConfigurationError):
+    """A worker reached for a topic that its contract does not list."""
+
+    code = "topic-not-declared"
+
+
+class TopicMissingError(ConfigurationError):
+    """A declared topic does not exist on the cluster."""
+
+    code = "topic-missing"
+
+
+class OffsetMissingError(ConfigurationError):
+    """A known consumer group has no committed offset where it must have one."""
+
+    code = "offset-missing"
+
+
+class OffsetOutOfRangeError(ConfigurationError):
+    """A committed offset points outside the log; records may have been lost to retention."""
+
+    code = "offset-out-of-range"
+
+
+class SchemaMissingError(ConfigurationError):
+    """The database lacks a table or a statement's parts that the worker needs."""
+
+    code = "schema-missing"
+
+
+class LocalServiceError(OmnibaseError):
+    """A local server could not be started, reached or stopped."""
+
+    code = "local-service-error"
+
+
+class RecordRefusedError(OmnibaseError):
+    """The record must not reach a handler; it goes to the dead-letter topic, bytes unchanged."""
+
+    code = "refused"
+
+
+class UndecodableError(RecordRefusedError):
+    """The value is not JSON, not UTF-8, empty, or beyond the limits."""
+
+    code = "undecodable"
+
+
+class InvalidEnvelopeError(RecordRefusedError):
+    """JSON, but not a CloudEvents 1.0 envelope; the message says which attribute."""
+
+    code = "invalid-envelope"
+
+
+class ForbiddenError(RecordRefusedError):
+    """The record belongs to another realm or tenant, or asks for an answer where none may go."""
+
+    code = "forbidden"
+
+
+class UnsupportedVersionError(RecordRefusedError):
+    """The type's major version is not one this worker knows."""
+
+    code = "unsupported-version"
+
+
+class IdReusedError(RecordRefusedError):
+    """The same source and id came with another payload than the one already processed."""
+
+    code = "id-reused"
+
+
+class OperationRejectedError(OmnibaseError):
+    """A command that could be read but not run; it is answered `failed`, never dead-lettered."""
+
+    code = "rejected"
+
+    def __init__(
+        self, message: str, *, hint: str = "", details: Mapping[str, str] | None = None, dependency: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.details = dict(details or {})
+        self.dependency = dependency
+
+
+class InvalidPayloadError(OperationRejectedError):
+    """The payload does not fit the operation's model; the message holds the path."""
+
+    code = "invalid-payload"
+
+
+class UnknownOperationError(OperationRejectedError):
+    """The contract has no such operation."""
+
+    code = "unknown-operation"
+
+
+class ExpiredError(OperationRejectedError):
+    """The command's `expirytime` has passed; it was not run."""
+
+    code = "expired"
+
+
+class OperationDisabledError(OperationRejectedError):
+    """The operation exists and is switched off by settings."""
+
+    code = "operation-disabled"
+
+
+class BusinessError(OperationRejectedError):
+    """The dependency understood the command and said no: a constraint, a missing row, bad data.
+
+    `code` varies by instance (`constraint-violated`, `not-found`, ...), since callers act on it.
+    """
+
+    code = "business-error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str,
+        hint: str = "",
+        details: Mapping[str, str] | None = None,
+        dependency: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, details=details, dependency=dependency)
+        self.instance_code = code
+
+
+class DependencyError(OmnibaseError):
+    """A server the effect needs failed. `dependency` names it as the contract does."""
+
+    code = "dependency-error"
+    retryable = True
+
+    def __init__(self, message: str, *, dependency: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.dependency = dependency
+
+
+class DependencyUnavailableError(DependencyError):
+    """The dependency is down or does not answer: the breaker's business, no attempt is spent."""
+
+    code = "dependency-unavailable"
+
+
+class TransientError(DependencyError):
+    """This attempt failed and a later one may work: deadlock, serialisation failure, lock time-out."""
+
+    code = "transient"
+
+
+class DeliveryError(OmnibaseError):
+    """The broker did not confirm records. `errors` maps the record's index to the reason."""
+
+    code = "delivery-failed"
+    retryable = True
+
+    def __init__(self, message: str, *, errors: Mapping[int, str] | None = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.errors = dict(errors or {})
+
+
+class ClientError(OmnibaseError):
+    """A request by the client API failed."""
+
+    code = "client-error"
+
+
+class RequestTimeoutError(ClientError):
+    """No answer came within the time-out; the command may still run."""
+
+    code = "request-timeout"
+    retryable = True
+
+
+def error_code(error: BaseException) -> str:
+    """Return the stable code of any exception: the tree's own, or `internal-error`."""
+    if isinstance(error, BusinessError):
+        return error.instance_code
+    return error.code if isinstance(error, OmnibaseError) else "internal-error"
