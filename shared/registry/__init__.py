@@ -1,1 +1,1 @@
-"""See the module docstrings of this package."""
+"""What a worker is built from: the container of services, and the nodes that exist."""

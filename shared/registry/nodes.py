@@ -1,0 +1,122 @@
+"""The nodes there are, and how to load one. Finding them imports nothing; loading one imports only that one."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Final, cast
+
+import msgspec
+
+from omnibase_infra.shared.core.errors import UnknownNodeError
+from omnibase_infra.shared.core.ports import WorkerNode
+from omnibase_infra.shared.core.worker_spec import WorkerSpec
+from omnibase_infra.shared.registry.container import ONEXContainer
+
+WORKERS_PACKAGE: Final = "omnibase_infra.workers"
+
+_VERSION_FOLDER: Final = re.compile(r"v(0|[1-9]\d*)_(0|[1-9]\d*)_(0|[1-9]\d*)\Z")
+
+
+class NodeVersion(msgspec.Struct, frozen=True, order=True):
+    """One generated version of a node."""
+
+    node: str
+    version: tuple[int, int, int]
+
+    def __str__(self) -> str:
+        return f"{self.node} {'.'.join(map(str, self.version))}"
+
+    @property
+    def package(self) -> str:
+        """Return its import path."""
+        return f"{WORKERS_PACKAGE}.{self.node}.v{'_'.join(map(str, self.version))}"
+
+
+def node_versions() -> list[NodeVersion]:
+    """Return every generated node version, sorted by name and version."""
+    found = []
+    for spec in _workers_folder().glob("*/v*/registry/spec.py"):
+        folder = spec.parent.parent
+        if match := _VERSION_FOLDER.match(folder.name):
+            major, minor, patch = (int(number) for number in match.groups())
+            found.append(NodeVersion(folder.parent.name, (major, minor, patch)))
+    return sorted(found)
+
+
+def node_names() -> list[str]:
+    """Return the names of all generated nodes, sorted."""
+    return sorted({found.node for found in node_versions()})
+
+
+def find_node(node: str, version: str | None = None) -> NodeVersion:
+    """Return a node's version: the one asked for (`1`, `1.2` or `1.2.0`), or else the newest.
+
+    Args:
+        node: folder name or worker name: `postgres_adapter` or `postgres-adapter`.
+        version: a whole version or its first numbers, of which the newest is meant.
+
+    Raises:
+        UnknownNodeError: lists what there is, and the closest match.
+    """
+    name = node.replace("-", "_")
+    versions = [found for found in node_versions() if found.node == name]
+    if not versions:
+        names = node_names()
+        close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        raise UnknownNodeError(
+            f"there is no node {node!r}; there {_list_of(names)}",
+            hint=f"did you mean {close[0]!r}?" if close else "run `omninode generate` if its contract is new",
+        )
+    if version is None:
+        return versions[-1]
+    wanted = version.removeprefix("v").replace("_", ".").split(".")
+    fitting = [found for found in versions if [str(number) for number in found.version][: len(wanted)] == wanted]
+    if not fitting:
+        raise UnknownNodeError(
+            f"{name} has no version {version!r}; there {_list_of([str(found) for found in versions])}"
+        )
+    return fitting[-1]
+
+
+def load_spec(node: str, version: str | None = None) -> WorkerSpec:
+    """Return the worker's spec. Light: no driver and no model is imported.
+
+    Raises:
+        UnknownNodeError: no such node or version.
+        GenerationDriftError: it was generated for another runtime.
+    """
+    return cast("WorkerSpec", import_module(f"{find_node(node, version).package}.registry.spec").SPEC)
+
+
+def load_models(node: str, version: str | None = None) -> ModuleType:
+    """Return the node's `models` package, with REQUEST_MODELS and RESPONSE_MODELS by operation.
+
+    Raises:
+        UnknownNodeError: no such node or version.
+        GenerationDriftError: it was generated for another runtime.
+    """
+    return import_module(f"{find_node(node, version).package}.models")
+
+
+def load_node(node: str, container: ONEXContainer, version: str | None = None) -> WorkerNode:
+    """Return the node, built from the container's services.
+
+    Raises:
+        UnknownNodeError: no such node or version.
+        GenerationDriftError: it was generated for another runtime.
+        ServiceMissingError: a service it needs is not registered.
+    """
+    return cast("WorkerNode", import_module(f"{find_node(node, version).package}.registry.build").build(container))
+
+
+def _workers_folder() -> Path:
+    package = import_module(WORKERS_PACKAGE)
+    return Path(str(package.__file__)).parent
+
+
+def _list_of(names: list[str]) -> str:
+    return f"are: {', '.join(names)}" if names else "are none"
