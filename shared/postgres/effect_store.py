@@ -1,0 +1,158 @@
+"""Effects in PostgreSQL that happen once: inbox row, effect and outputs in one transaction.
+
+    session ─▶ claim ─▶ effect ─▶ store ─▶ commit ─▶ (outputs produced, confirmed) ─▶ offset committed
+                 └─ already processed: the stored outputs are produced again, nothing else happens
+
+A connection lost during COMMIT leaves the outcome unknown. The message is then delivered again and finds its inbox row
+or does not; both are right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, Literal
+
+from asyncpg.pgproto.pgproto import UUID
+
+from omnibase_infra.shared.core.errors import SchemaMissingError
+from omnibase_infra.shared.core.ports import Claim, Fresh, InboxMessage, IsolationLevel, StoredOutput
+from omnibase_infra.shared.postgres import inbox, outbox
+from omnibase_infra.shared.postgres.connection_pool import Connection, PostgresConnectionPool, is_lost
+from omnibase_infra.shared.postgres.errors import DEPENDENCY, MIGRATE_HINT, classify, is_schema_error, raise_classified
+from omnibase_infra.shared.postgres.queries import named_queries
+from omnibase_infra.shared.postgres.query_metrics import QueryMetrics
+
+_DriverIsolation = Literal["read_committed", "repeatable_read", "serializable"]
+_ISOLATION: Final[dict[IsolationLevel | None, _DriverIsolation | None]] = {
+    None: None,
+    "read committed": "read_committed",
+    "repeatable read": "repeatable_read",
+    "serializable": "serializable",
+}
+
+
+class PostgresEffectSession:
+    """One transaction; implements `core.ports.EffectSession`."""
+
+    def __init__(self, connection: Connection, group: str, group_id: int, metrics: QueryMetrics) -> None:
+        self._connection = connection
+        self._group = group
+        self._group_id = group_id
+        self._metrics = metrics
+        self._claimed: dict[tuple[str, str, str], UUID] = {}
+
+    @property
+    def connection(self) -> Any:
+        """The asyncpg connection of the transaction."""
+        return self._connection
+
+    async def claim(self, messages: Sequence[InboxMessage]) -> Sequence[Claim]:
+        """Insert inbox rows and say, in the order given, which messages are new.
+
+        Raises:
+            ValueError: two messages have one identity.
+        """
+        keys = [inbox.message_key(self._group, message) for message in messages]
+        with self._metrics.measure("claim_inbox"):
+            claims = await inbox.claim(self._connection, self._group_id, messages, keys)
+        for message, key, outcome in zip(messages, keys, claims, strict=True):
+            if type(outcome) is Fresh:
+                self._claimed[_identity(message)] = key
+        return claims
+
+    async def store(self, outputs: Sequence[tuple[InboxMessage, Sequence[StoredOutput]]]) -> None:
+        """Keep the outputs of messages that this session claimed as new. Once per message.
+
+        Raises:
+            ValueError: a message was not claimed here, or is stored a second time.
+        """
+        keyed = [(message, self._take_key(message), stored) for message, stored in outputs]
+        with self._metrics.measure("store_outbox"):
+            await outbox.store(self._connection, keyed)
+
+    def _take_key(self, message: InboxMessage) -> UUID:
+        key = self._claimed.pop(_identity(message), None)
+        if key is None:
+            raise ValueError(f"message {message.message_id} was not claimed as new in this session, or is stored twice")
+        return key
+
+
+class PostgresEffectStore:
+    """The effects of one consumer group in one database; implements `core.ports.EffectStore`."""
+
+    def __init__(self, pool: PostgresConnectionPool, group: str) -> None:
+        """Args:
+        pool: open for as long as the store is used; it belongs to the caller.
+        group: full name of the consumer group; the inbox is the group's own.
+        """
+        self._pool = pool
+        self._group = group
+        self._group_id: int | None = None
+
+    @property
+    def dependency(self) -> str:
+        """Return `postgres`."""
+        return DEPENDENCY
+
+    @asynccontextmanager
+    async def session(self, isolation: IsolationLevel | None = None) -> AsyncIterator[PostgresEffectSession]:
+        """Open a transaction; commit when the block ends normally. See the port for what it raises."""
+        failure: BaseException | None = None
+        async with self._pool.acquire() as connection:
+            try:
+                group_id = await self._resolve_group(connection)
+                async with connection.transaction(isolation=_ISOLATION[isolation]):
+                    try:
+                        yield PostgresEffectSession(connection, self._group, group_id, self._pool.query_metrics)
+                    except BaseException as error:
+                        failure = error
+                        raise
+            except BaseException as error:  # noqa: BLE001 - raised again, classified
+                # A rollback that fails as well says less than why there was one, and must not hide a cancellation.
+                raise_classified(failure or error, connection_lost=is_lost(connection))
+
+    def classify(self, error: BaseException) -> BaseException:
+        """Return the error of our tree that a driver's error stands for, or the error itself when unknown."""
+        return classify(error)
+
+    async def ping(self) -> None:
+        """Do one cheap round trip.
+
+        Raises:
+            DependencyUnavailableError: it cannot be reached or does not answer in time.
+            TransientError: all connections are in use.
+        """
+        async with self._pool.acquire() as connection:
+            try:
+                await connection.execute("SELECT 1", timeout=self._pool.options.acquire_timeout)
+            except Exception as error:  # noqa: BLE001 - raised again, classified
+                raise_classified(error, connection_lost=is_lost(connection))
+
+    async def check_schema(self) -> None:
+        """Prepare every statement of the inbox and outbox against the live schema.
+
+        Raises:
+            SchemaMissingError: a table or column is missing.
+            DependencyUnavailableError: it cannot be reached.
+        """
+        async with self._pool.acquire() as connection:
+            for name, sql in named_queries().items():
+                try:
+                    await connection.prepare(sql)
+                except Exception as error:
+                    if is_schema_error(error):
+                        raise SchemaMissingError(
+                            f"the database lacks what `{name}` of the inbox and outbox needs", hint=MIGRATE_HINT
+                        ) from error
+                    raise_classified(error, connection_lost=is_lost(connection))
+
+    async def _resolve_group(self, connection: Connection) -> int:
+        if self._group_id is None:
+            # Outside the transaction: a number that is rolled back must not be remembered.
+            self._group_id = await inbox.find_or_add_group(connection, self._group)
+        return self._group_id
+
+
+def _identity(message: InboxMessage) -> tuple[str, str, str]:
+    return (message.source, message.message_id, message.redrive_id)

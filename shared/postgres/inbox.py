@@ -1,0 +1,110 @@
+"""The inbox: which messages have been processed. A claim is a row that lives and dies with the effect's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any, Final
+
+import asyncpg
+from asyncpg.pgproto.pgproto import UUID
+
+from omnibase_infra.shared.core.errors import TransientError
+from omnibase_infra.shared.core.ports import AlreadyProcessed, Claim, Fresh, InboxMessage, Reused, StoredOutput
+from omnibase_infra.shared.postgres.errors import DEPENDENCY
+from omnibase_infra.shared.postgres.queries import named_queries
+
+_FRESH: Final = Fresh()
+_REUSED: Final = Reused()
+_MILLISECONDS_PER_DAY: Final = 86_400_000
+
+
+def message_key(group: str, message: InboxMessage) -> UUID:
+    """Return the key of a message in the inbox of a consumer group. Stored for ever: the recipe must not change."""
+    parts = (group, message.source, message.message_id, message.redrive_id)
+    # Lengths in front, so that no two different quadruples give the same bytes.
+    text = "".join([f"{len(part)}:{part}" for part in parts])
+    return UUID(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest())
+
+
+def inbox_day(message: InboxMessage) -> date:
+    """Return the UTC day of a message, which its own time fixes, however late it is processed."""
+    return _day(message.day_ms // _MILLISECONDS_PER_DAY)
+
+
+@lru_cache(maxsize=64)
+def _day(days_since_epoch: int) -> date:
+    return datetime.fromtimestamp(days_since_epoch * 86_400, UTC).date()
+
+
+async def find_or_add_group(connection: Any, name: str) -> int:
+    """Return the number of a consumer group. Not to be called inside a transaction that may roll back."""
+    queries = named_queries()
+    found = await connection.fetchval(queries["find_group"], name)
+    if found is None:
+        await connection.execute(queries["add_group"], name)
+        found = await connection.fetchval(queries["find_group"], name)
+    return int(found)
+
+
+async def claim(connection: Any, group_id: int, messages: Sequence[InboxMessage], keys: Sequence[UUID]) -> list[Claim]:
+    """Insert inbox rows and say which messages are new. One round trip when all are.
+
+    Args:
+        connection: with an open transaction.
+        group_id: from `find_or_add_group`.
+        messages: of different identities.
+        keys: of the messages, by `message_key`.
+
+    Raises:
+        ValueError: two messages have one identity.
+        TransientError: a row was in the way and is gone.
+    """
+    if not messages:
+        return []
+    if len(set(keys)) != len(keys):
+        raise ValueError("two messages of one identity in one claim")
+    inserted = await connection.fetch(
+        named_queries()["claim_inbox"],
+        group_id,
+        [inbox_day(message) for message in messages],
+        keys,
+        [message.partition for message in messages],
+        [message.offset for message in messages],
+        [message.payload_hash for message in messages],
+        [message.message_id for message in messages],
+        [message.topic for message in messages],
+    )
+    if len(inserted) == len(messages):
+        return [_FRESH] * len(messages)
+    fresh = {row[0] for row in inserted}
+    known = [(message, key) for message, key in zip(messages, keys, strict=True) if key not in fresh]
+    processed = await _read_processed(connection, known)
+    return [
+        _FRESH if key in fresh else processed[key] if key in processed else _vanished()
+        for message, key in zip(messages, keys, strict=True)
+    ]
+
+
+async def _read_processed(connection: Any, known: Sequence[tuple[InboxMessage, UUID]]) -> dict[UUID, Claim]:
+    rows = await connection.fetch(
+        named_queries()["read_processed"], [inbox_day(message) for message, _ in known], [key for _, key in known]
+    )
+    rows_by_key: dict[UUID, list[asyncpg.Record]] = {}
+    for row in rows:
+        rows_by_key.setdefault(row["message_key"], []).append(row)
+    return {key: _claim_of(message, rows_by_key[key]) for message, key in known if key in rows_by_key}
+
+
+def _claim_of(message: InboxMessage, rows: Sequence[asyncpg.Record]) -> Claim:
+    if rows[0]["payload_hash"] != message.payload_hash:
+        return _REUSED
+    # A message without outputs gives one row whose topic is null.
+    outputs = (StoredOutput(row["topic"], row["record_key"], row["value"]) for row in rows if row["topic"] is not None)
+    return AlreadyProcessed(tuple(outputs))
+
+
+def _vanished() -> Claim:
+    raise TransientError("an inbox row was removed while it was being read", dependency=DEPENDENCY)

@@ -1,0 +1,31 @@
+-- The statements of the inbox and outbox, by name. Arrays are one element per row; rows are written in the order of
+-- their keys, so that two transactions never wait for each other crosswise.
+
+-- name: find_group
+SELECT id FROM omnibase.consumer_group WHERE name = $1
+
+-- name: add_group
+INSERT INTO omnibase.consumer_group (name) VALUES ($1) ON CONFLICT (name) DO NOTHING
+
+-- name: claim_inbox
+INSERT INTO omnibase.inbox (day, message_key, group_id, "partition", "offset", payload_hash, message_id, topic)
+SELECT m.day, m.message_key, $1, m."partition", m."offset", m.payload_hash, m.message_id, m.topic
+FROM unnest($2::date[], $3::uuid[], $4::integer[], $5::bigint[], $6::bytea[], $7::text[], $8::text[])
+    AS m (day, message_key, "partition", "offset", payload_hash, message_id, topic)
+ORDER BY m.message_key
+ON CONFLICT DO NOTHING
+RETURNING message_key
+
+-- name: read_processed
+SELECT i.message_key, i.payload_hash, o.topic, o.record_key, o.value
+FROM unnest($1::date[], $2::uuid[]) AS m (day, message_key)
+JOIN omnibase.inbox AS i ON i.day = m.day AND i.message_key = m.message_key
+LEFT JOIN omnibase.outbox AS o ON o.day = i.day AND o.message_key = i.message_key
+ORDER BY i.message_key, o.output_index
+
+-- name: store_outbox
+INSERT INTO omnibase.outbox (day, message_key, output_index, topic, record_key, value)
+SELECT m.day, m.message_key, m.output_index, m.topic, m.record_key, m.value
+FROM unnest($1::date[], $2::uuid[], $3::integer[], $4::text[], $5::bytea[], $6::bytea[])
+    AS m (day, message_key, output_index, topic, record_key, value)
+ORDER BY m.message_key, m.output_index
