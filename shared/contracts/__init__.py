@@ -1,1 +1,1 @@
-"""See the module docstrings of this package."""
+"""What a contract may say: model, loader with located errors, checks within one contract and across a fleet."""
