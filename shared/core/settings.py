@@ -7,6 +7,7 @@ Every value comes from an `OMNIBASE_*` variable or from the file that `omninode 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,6 +108,19 @@ def state_directory(start: Path | None = None) -> Path:
         if (folder / "pyproject.toml").exists() or (folder / ".git").exists():
             return folder / STATE_DIRECTORY
     return here / STATE_DIRECTORY
+
+
+def cache_directory() -> Path:
+    """Return the user's cache folder of this project: `$XDG_CACHE_HOME/omnibase-infra`, else in `~/.cache`."""
+    configured = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG specification has relative values ignored.
+    root = Path(configured) if Path(configured).is_absolute() else Path.home() / ".cache"
+    return root / "omnibase-infra"
+
+
+def environment_values(names: Iterable[str]) -> dict[str, str]:
+    """Return those of the variables that the environment itself sets to something, apart from any file."""
+    return {name: value for name in names if (value := os.environ.get(name))}
 
 
 def read_env_file(path: Path) -> dict[str, str]:

@@ -1,0 +1,239 @@
+"""`omninode infra`: real Kafka and PostgreSQL for this folder, started and stopped without Docker."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit, urlunsplit
+
+import typer
+
+from omnibase_infra.shared.core.errors import ConfigurationError, OmnibaseError
+from omnibase_infra.shared.core.settings import ENV_FILE, state_directory
+
+if TYPE_CHECKING:
+    from omnibase_infra.shared.local_services import ServiceStatus
+
+EXIT_FAILED = 1
+EXIT_CONFIGURATION = 2
+EXIT_UNHEALTHY = 3
+MASK = "********"
+
+app = typer.Typer(
+    name="infra",
+    help=(
+        "Real Kafka and PostgreSQL for this folder, without Docker, Java or root.\n\n"
+        "State lies in the nearest `.omnibase` folder (OMNIBASE_STATE_DIR overrides it). A service whose address the "
+        "environment gives (OMNIBASE_KAFKA_BOOTSTRAP_SERVERS, OMNIBASE_POSTGRES_DSN, OMNIBASE_VAULT_ADDR, "
+        "OMNIBASE_CONSUL_ADDR) is never started here; `status` shows it as external.\n\n"
+        "Exit codes: 0 done, 1 a service failed, 2 wrong usage or settings, 3 `status`: not all services are healthy."
+    ),
+    no_args_is_help=True,
+)
+
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", help="Services to act on: kafka, postgres; comma-separated or repeated.", metavar="NAMES"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+
+
+class EnvFormat(StrEnum):
+    """How `env` prints variables."""
+
+    ENV = "env"
+    SHELL = "shell"
+    JSON = "json"
+
+
+@app.command()
+def up(only: Only = None, as_json: AsJson = False) -> None:
+    """Start the services that do not run yet and write their addresses to `.omnibase/env`.
+
+    The first time per user it fetches the jars of Kafka (43 MB) and makes a start-up cache: under a minute. Later
+    starts take about a second; nothing happens to a service that runs. Exit codes: 0 all run, 1 one failed.
+    """
+    from omnibase_infra.shared.cli.infra_progress import show_progress
+    from omnibase_infra.shared.local_services import status as ask_status
+    from omnibase_infra.shared.local_services import up as start
+
+    with _reported_errors():
+        with show_progress() as progress:
+            start(only=_split(only), progress=progress)
+        statuses = ask_status()
+        if as_json:
+            _print_json({"services": [_plain(item) for item in statuses], "env_file": str(_env_file())})
+            return
+        _print_table(statuses)
+        typer.echo(f'\nAddresses are in {_env_file()}; for a shell: eval "$(omninode infra env --format shell)"')
+
+
+@app.command()
+def down(
+    only: Only = None,
+    delete_data: Annotated[
+        bool, typer.Option("--delete-data", help="Also remove topics, databases, logs and passwords.")
+    ] = False,
+) -> None:
+    """Stop what `up` started in this folder; nothing else. Data stay unless told otherwise.
+
+    Exit codes: 0 stopped, or nothing was running; 1 a service could not be stopped.
+    """
+    from omnibase_infra.shared.cli.infra_progress import show_progress
+    from omnibase_infra.shared.local_services import down as stop
+
+    with _reported_errors():
+        with show_progress() as progress:
+            stopped = stop(only=_split(only), delete_data=delete_data, progress=progress)
+        typer.echo(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
+        if delete_data:
+            typer.echo("data removed")
+
+
+@app.command()
+def status(as_json: AsJson = False) -> None:
+    """Ask every service how it is: address, version, uptime, health.
+
+    Exit codes: 0 all are healthy, 3 one is stopped or does not answer.
+    """
+    from omnibase_infra.shared.local_services import status as ask_status
+
+    with _reported_errors():
+        statuses = ask_status()
+    if as_json:
+        _print_json([_plain(item) for item in statuses])
+    else:
+        _print_table(statuses)
+    if not all(item.healthy for item in statuses):
+        raise typer.Exit(EXIT_UNHEALTHY)
+
+
+@app.command()
+def logs(
+    service: Annotated[str, typer.Argument(help="kafka or postgres.", metavar="SERVICE")],
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Lines from the end.")] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing until interrupted.")] = False,
+) -> None:
+    """Print the end of a service's log.
+
+    Exit codes: 0 printed, 1 there is no such service.
+    """
+    from omnibase_infra.shared.local_services import follow_log, log_path
+    from omnibase_infra.shared.local_services import logs as last_lines
+
+    with _reported_errors():
+        path = log_path(None, service)
+        if not follow:
+            for line in last_lines(None, service, lines=lines):
+                typer.echo(line)
+            return
+        try:
+            for line in follow_log(path, lines=lines):
+                typer.echo(line)
+        except KeyboardInterrupt:
+            return
+
+
+@app.command()
+def env(
+    output_format: Annotated[
+        EnvFormat,
+        typer.Option("--format", help='`env`: NAME=value; `shell`: for eval "$(…)", with real secrets; `json`.'),
+    ] = EnvFormat.ENV,
+    show_secrets: Annotated[
+        bool, typer.Option("--show-secrets", help="Print passwords; otherwise only `shell` does.")
+    ] = False,
+) -> None:
+    """Print the variables that reach the services.
+
+    Exit codes: 0 printed, 1 nothing runs and the environment gives no address.
+    """
+    from omnibase_infra.shared.local_services import env as read_variables
+
+    with _reported_errors():
+        variables = read_variables()
+    if not any(name != "OMNIBASE_ENV" for name in variables):
+        typer.echo("error: nothing runs here; start it by `omninode infra up`", err=True)
+        raise typer.Exit(EXIT_FAILED)
+    if output_format is EnvFormat.SHELL:
+        for name, value in variables.items():
+            typer.echo(f"export {name}={shlex.quote(value)}")
+        return
+    shown = variables if show_secrets else {name: _masked(value) for name, value in variables.items()}
+    if output_format is EnvFormat.JSON:
+        _print_json(shown)
+        return
+    for name, value in shown.items():
+        typer.echo(f"{name}={value}")
+
+
+@contextmanager
+def _reported_errors() -> Iterator[None]:
+    """Print an error of ours on stderr and leave with its exit code."""
+    try:
+        yield
+    except OmnibaseError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(EXIT_CONFIGURATION if isinstance(error, ConfigurationError) else EXIT_FAILED) from error
+
+
+def _split(only: Sequence[str] | None) -> list[str] | None:
+    names = [name.strip() for part in only or [] for name in part.split(",")]
+    return [name for name in names if name] or None
+
+
+def _env_file() -> Path:
+    return state_directory() / ENV_FILE
+
+
+def _masked(value: str) -> str:
+    """Return a URL with its password masked; other values as they are."""
+    parts = urlsplit(value)
+    if parts.password is None:
+        return value
+    netloc = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:{MASK}@{netloc[2]}"))
+
+
+def _plain(item: ServiceStatus) -> dict[str, Any]:
+    path = str(item.log_path) if item.log_path else None
+    return {**asdict(item), "healthy": item.healthy, "log_path": path}
+
+
+def _print_json(content: object) -> None:
+    typer.echo(json.dumps(content, indent=2))
+
+
+def _print_table(statuses: Sequence[ServiceStatus]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    # Output that is read by another program is not cut to a terminal's width.
+    console = Console(soft_wrap=True) if Console().is_terminal else Console(width=240)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("service", "state", "address", "version", "uptime"):
+        table.add_column(title, no_wrap=True)
+    colours = {"running": "green", "external": "green", "unhealthy": "red", "stopped": "yellow"}
+    for item in statuses:
+        state = f"[{colours[item.state]}]{item.state}[/]"
+        table.add_row(item.name, state, item.address or "-", item.version or "-", _duration(item.uptime_seconds))
+    console.print(table)
+    for item in statuses:
+        if item.detail:
+            console.print(f"{item.name}: {item.detail}", markup=False)
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [f"{value}{unit}" for value, unit in ((days, "d"), (hours, "h"), (minutes, "m"), (rest, "s")) if value]
+    return " ".join(parts[:2]) or "0s"

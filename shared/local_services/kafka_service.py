@@ -1,0 +1,243 @@
+"""A real Kafka cluster of one to three brokers on this machine, without Docker and without an installed Java."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from omnibase_infra.shared.core.errors import LocalServiceError
+from omnibase_infra.shared.local_services import free_ports
+from omnibase_infra.shared.local_services.free_ports import LOOPBACK
+from omnibase_infra.shared.local_services.kafka_aot import new_cluster_id, prepare_aot_cache
+from omnibase_infra.shared.local_services.kafka_broker import KafkaBroker
+from omnibase_infra.shared.local_services.kafka_jars import KAFKA_VERSION, fetch_kafka_jars
+from omnibase_infra.shared.local_services.kafka_java import KafkaJava
+from omnibase_infra.shared.local_services.kafka_settings import BrokerAddress
+from omnibase_infra.shared.local_services.private_files import write_private
+from omnibase_infra.shared.local_services.service import (
+    Progress,
+    ProgressCallback,
+    ServiceState,
+    ServiceStatus,
+    Stopwatch,
+    no_progress,
+)
+
+READY_TIMEOUT_SECONDS = 60.0
+START_ATTEMPTS = 3
+MOST_BROKERS = 3
+PORT_TAKEN = "Address already in use"
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaCluster:
+    """What belongs to a data folder for good, and the addresses it was last reached under."""
+
+    cluster_id: str
+    brokers: tuple[BrokerAddress, ...]
+
+
+class KafkaService:
+    """Kafka 4.1 in KRaft mode; brokers listen on the loopback address only.
+
+    Args:
+        folder: everything it keeps: data, logs, configuration, pid files.
+        brokers: 1 to 3. None takes what the data folder was made with, 1 for a new one. With 3, topics default
+            to 3 replicas of which 2 must be in sync.
+    """
+
+    name = "kafka"
+    version = KAFKA_VERSION
+
+    def __init__(self, folder: Path, *, brokers: int | None = None) -> None:
+        if brokers is not None and not 1 <= brokers <= MOST_BROKERS:
+            raise LocalServiceError(f"kafka: {brokers} brokers asked for, 1 to {MOST_BROKERS} are possible")
+        self._folder = folder.resolve()
+        self._asked_for = brokers
+        self._cluster_file = self._folder / "cluster.json"
+
+    @property
+    def log_path(self) -> Path:
+        """Return the log of the first broker; the others' lie beside it."""
+        return self._folder / "kafka.log"
+
+    @property
+    def brokers(self) -> list[KafkaBroker]:
+        """Return the brokers, for tests that stop, kill or start one of several."""
+        cluster = self._cluster()
+        count = len(cluster.brokers) if cluster else self._asked_for or 1
+        return [KafkaBroker(self._folder, number) for number in range(1, count + 1)]
+
+    def prepare(self, progress: ProgressCallback = no_progress) -> None:
+        """Fetch the jars, train the start-up cache, format the data folders: what is missing of it.
+
+        Raises:
+            LocalServiceError: says which of it failed.
+        """
+        java = self._java(progress)
+        for broker in self.brokers:
+            if not broker.process.is_running():
+                broker.process.stop()  # one that lost its pid file would write to the same folder
+        cluster = self._cluster()
+        if cluster is None:
+            count = self._asked_for or 1
+            ports = free_ports.choose(2 * count)
+            pairs = zip(ports[::2], ports[1::2], strict=True)
+            # Remembered before anything is formatted: all brokers must get the same id, also after a crash.
+            cluster = KafkaCluster(new_cluster_id(), tuple(BrokerAddress(*pair) for pair in pairs))
+            self._remember(cluster)
+        elif self._asked_for not in (None, len(cluster.brokers)):
+            raise LocalServiceError(
+                f"kafka: {self._folder} holds the data of {len(cluster.brokers)} brokers, not of {self._asked_for}",
+                hint="`omninode infra down --delete-data` removes it",
+            )
+        missing = [broker for broker in self.brokers if not broker.is_formatted]
+        if missing:
+            with Stopwatch(self.name, "formatting its data folder", progress):
+                for broker in missing:
+                    broker.format(java, cluster.cluster_id, cluster.brokers)
+
+    def start(self, progress: ProgressCallback = no_progress) -> None:
+        """Start the brokers that do not run and wait until all answer.
+
+        Raises:
+            LocalServiceError: one ended or did not answer; those that were started here are ended again.
+        """
+        if not self.is_running():
+            self._start_missing(progress)
+        elif not self._answers():
+            # Started by someone else a moment ago, or in trouble: give it the usual time, but leave it alive.
+            self._wait()
+
+    def _start_missing(self, progress: ProgressCallback) -> None:
+        java = self._java(progress)
+        for attempt in range(1, START_ATTEMPTS + 1):
+            missing = [broker for broker in self.brokers if not broker.process.is_running()]
+            self._settle_ports(missing, progress)
+            cluster = self._known_cluster()
+            try:
+                with Stopwatch(self.name, f"starting Apache Kafka {self.version}", progress):
+                    for broker in missing:
+                        broker.spawn(java, cluster.brokers)
+                    self._wait()
+            except BaseException as error:
+                for broker in missing:
+                    broker.process.kill()
+                # Between the choice of a port and its use another process may have taken it.
+                if not (isinstance(error, LocalServiceError) and PORT_TAKEN in str(error)) or attempt == START_ATTEMPTS:
+                    raise
+            else:
+                return
+
+    def stop(self) -> bool:
+        """End all brokers gracefully, the followers of a quorum first."""
+        ended = [broker.process.stop() for broker in reversed(self.brokers)]
+        return any(ended)
+
+    def kill(self) -> bool:
+        """End all brokers at once, as a power cut would."""
+        ended = [broker.process.kill() for broker in self.brokers]
+        return any(ended)
+
+    def is_running(self) -> bool:
+        """Return whether the process of every broker lives."""
+        return self._cluster() is not None and all(broker.process.is_running() for broker in self.brokers)
+
+    def status(self) -> ServiceStatus:
+        """Ask every broker for its view of the cluster."""
+        running = [broker for broker in self.brokers if broker.process.is_running()]
+        uptimes = [uptime for broker in running if (uptime := broker.process.uptime_seconds()) is not None]
+        state: ServiceState
+        detail = ""
+        if not running:
+            state = "stopped"
+        elif len(running) < len(self.brokers):
+            state, detail = "unhealthy", f"{len(running)} of {len(self.brokers)} brokers run"
+        elif not self._answers():
+            state, detail = "unhealthy", f"it runs but does not answer; see {self.log_path}"
+        else:
+            state = "running"
+        return ServiceStatus(
+            name=self.name,
+            state=state,
+            address=self._bootstrap_servers() if running else "",
+            version=self.version,
+            uptime_seconds=min(uptimes, default=None),
+            detail=detail,
+            log_path=self.log_path,
+        )
+
+    def variables(self) -> dict[str, str]:
+        """Return the broker addresses.
+
+        Raises:
+            LocalServiceError: it was never prepared.
+        """
+        return {"OMNIBASE_KAFKA_BOOTSTRAP_SERVERS": self._bootstrap_servers()}
+
+    def delete_data(self) -> None:
+        """Remove its folder.
+
+        Raises:
+            LocalServiceError: a broker runs.
+        """
+        if any(broker.process.is_running() for broker in self.brokers):
+            raise LocalServiceError("kafka: a broker runs; its data is not removed", hint="stop it first")
+        if self._folder.exists():
+            shutil.rmtree(self._folder)
+
+    def _java(self, progress: ProgressCallback) -> KafkaJava:
+        jars = fetch_kafka_jars(progress)
+        try:
+            return KafkaJava(jars, prepare_aot_cache(jars, progress))
+        except LocalServiceError as error:
+            # The cache saves seconds and changes nothing else.
+            progress(Progress(self.name, f"starting without a start-up cache: {error}", done=True))
+            return KafkaJava(jars)
+
+    def _settle_ports(self, missing: list[KafkaBroker], progress: ProgressCallback) -> None:
+        """Give brokers whose ports are taken by others new ones; only while no broker of the cluster runs."""
+        cluster = self._known_cluster()
+        if len(missing) < len(cluster.brokers):
+            return  # the others know these addresses
+        ports = [port for item in cluster.brokers for port in (item.client_port, item.controller_port)]
+        settled = free_ports.keep_or_choose(ports, len(ports))
+        if settled == ports:
+            return
+        progress(Progress(self.name, "choosing another port: the one it had is taken by another process", done=True))
+        pairs = zip(settled[::2], settled[1::2], strict=True)
+        self._remember(KafkaCluster(cluster.cluster_id, tuple(BrokerAddress(*pair) for pair in pairs)))
+
+    def _wait(self) -> None:
+        for broker in self.brokers:
+            broker.process.wait_until_ready(self._answers, timeout=READY_TIMEOUT_SECONDS)
+
+    def _answers(self) -> bool:
+        """Return whether every broker answers, is of this cluster and sees all the others."""
+        cluster = self._known_cluster()
+        everyone = frozenset(broker.node_id for broker in self.brokers)
+        views = (broker.ask(cluster.brokers[broker.node_id - 1]) for broker in self.brokers)
+        return all(
+            view is not None and view.cluster_id == cluster.cluster_id and view.broker_ids == everyone for view in views
+        )
+
+    def _bootstrap_servers(self) -> str:
+        return ",".join(f"{LOOPBACK}:{item.client_port}" for item in self._known_cluster().brokers)
+
+    def _known_cluster(self) -> KafkaCluster:
+        cluster = self._cluster()
+        if cluster is None:
+            raise LocalServiceError(f"kafka: {self._folder} was never prepared", hint="run `omninode infra up`")
+        return cluster
+
+    def _cluster(self) -> KafkaCluster | None:
+        try:
+            content = json.loads(self._cluster_file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return KafkaCluster(content["cluster_id"], tuple(BrokerAddress(**item) for item in content["brokers"]))
+
+    def _remember(self, cluster: KafkaCluster) -> None:
+        write_private(self._cluster_file, json.dumps(asdict(cluster), indent=2) + "\n")

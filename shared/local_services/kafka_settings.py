@@ -1,0 +1,99 @@
+"""The configuration files of local brokers, and how their Java process is started."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from omnibase_infra.shared.local_services.free_ports import LOOPBACK
+
+JAVA_OPTIONS = (
+    "-Xmx256m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-Djava.awt.headless=true",
+    "-Djava.net.preferIPv4Stack=true",
+)
+LOG_OPTIONS = (
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=info",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSX",
+    "-Dorg.slf4j.simpleLogger.showThreadName=false",
+)
+
+# What makes a broker small and quick on a development machine. Order and durability promises are the defaults'.
+COMMON = """\
+process.roles=broker,controller
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=CLIENT
+listener.security.protocol.map=CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT
+
+auto.create.topics.enable=false
+delete.topic.enable=true
+num.partitions=1
+offsets.topic.num.partitions=4
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.num.partitions=4
+
+# A group starts, rebalances and notices a dead member quickly; both group protocols are on.
+group.coordinator.rebalance.protocols=classic,consumer
+group.initial.rebalance.delay.ms=0
+group.consumer.min.session.timeout.ms=6000
+group.consumer.min.heartbeat.interval.ms=500
+
+# A killed broker is back after 4 s instead of 11 s.
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
+
+num.network.threads=1
+num.io.threads=2
+background.threads=2
+num.recovery.threads.per.data.dir=1
+log.cleaner.dedupe.buffer.size=4194304
+log.cleaner.io.buffer.size=65536
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerAddress:
+    """Ports of one broker on the loopback address: for clients, and for the controller quorum."""
+
+    client_port: int
+    controller_port: int
+
+
+def server_properties(node_id: int, brokers: Sequence[BrokerAddress], data: str) -> str:
+    """Return the configuration of broker `node_id` (from 1) of a cluster of `brokers`.
+
+    `data` is relative to the folder the broker is started in: no character of a path needs escaping then.
+    """
+    count = len(brokers)
+    majority = count // 2 + 1
+    own = brokers[node_id - 1]
+    voters = ",".join(f"{number}@{LOOPBACK}:{item.controller_port}" for number, item in enumerate(brokers, start=1))
+    return f"""\
+node.id={node_id}
+log.dirs={data}
+controller.quorum.voters={voters}
+listeners=CLIENT://{LOOPBACK}:{own.client_port},CONTROLLER://{LOOPBACK}:{own.controller_port}
+advertised.listeners=CLIENT://{LOOPBACK}:{own.client_port}
+default.replication.factor={count}
+min.insync.replicas={majority}
+offsets.topic.replication.factor={count}
+transaction.state.log.replication.factor={count}
+transaction.state.log.min.isr={majority}
+share.coordinator.state.topic.replication.factor={count}
+share.coordinator.state.topic.min.isr={majority}
+{COMMON}"""
+
+
+def class_path(jars: Sequence[Path]) -> str:
+    """Return the class path, in the order that the ahead-of-time cache was made with."""
+    return ":".join(str(jar) for jar in jars)
+
+
+def options_key() -> str:
+    """Return a short text that changes with the options an ahead-of-time cache depends on."""
+    return hashlib.sha256("\n".join(JAVA_OPTIONS).encode()).hexdigest()[:8]

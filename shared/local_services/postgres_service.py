@@ -1,0 +1,243 @@
+"""A real PostgreSQL 18 on this machine, from the programs in a wheel, for root too."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import signal
+import subprocess
+import time
+from functools import cached_property
+from pathlib import Path
+
+from omnibase_infra.shared.core.errors import LocalServiceError
+from omnibase_infra.shared.local_services import free_ports
+from omnibase_infra.shared.local_services.dependency_checks import check_postgres
+from omnibase_infra.shared.local_services.free_ports import LOOPBACK
+from omnibase_infra.shared.local_services.postgres_binaries import postgres_programs
+from omnibase_infra.shared.local_services.postgres_cluster import DATABASE, SUPERUSER, PostgresCluster
+from omnibase_infra.shared.local_services.private_files import write_private
+from omnibase_infra.shared.local_services.server_process import BASE_ENVIRONMENT, ServerProcess
+from omnibase_infra.shared.local_services.service import (
+    Progress,
+    ProgressCallback,
+    ServiceState,
+    ServiceStatus,
+    Stopwatch,
+    no_progress,
+)
+from omnibase_infra.shared.local_services.unprivileged_user import UnprivilegedUser, shared_folder, user_to_drop_to
+
+READY_TIMEOUT_SECONDS = 60.0
+START_ATTEMPTS = 3
+# Backends of a killed server notice its end and let go of its shared memory within this time.
+ORPHANED_MEMORY_TIMEOUT_SECONDS = 10.0
+FAST_STOP_TIMEOUT_SECONDS = 10.0
+IMMEDIATE_STOP_TIMEOUT_SECONDS = 5.0
+VERSION_TIMEOUT_SECONDS = 10.0
+PORT_TAKEN = "Address already in use"
+MEMORY_IN_USE = "is still in use"
+
+SERVER_OPTIONS = {
+    "listen_addresses": LOOPBACK,
+    "unix_socket_directories": "",
+    "max_connections": "200",
+    "shared_buffers": "64MB",
+    "fsync": "on",
+    "logging_collector": "off",
+    "log_line_prefix": "%m [%p] ",
+    "log_timezone": "UTC",
+    "timezone": "UTC",
+}
+
+
+class PostgresService:
+    """PostgreSQL on the loopback address, with one superuser and one database, both named `omnibase`.
+
+    Data survive a power cut: `fsync` is on. As root the server runs as the user `postgres` or `nobody`; data then
+    lie in `/var/lib/omnibase-infra` where that user cannot enter `folder`.
+
+    Args:
+        folder: log, pid file, and, where possible, data.
+    """
+
+    name = "postgres"
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.resolve()
+
+    @cached_property
+    def _user(self) -> UnprivilegedUser | None:
+        return user_to_drop_to()
+
+    @cached_property
+    def _cluster(self) -> PostgresCluster:
+        home = self._folder
+        if self._user is not None and not self._user.can_enter(home):
+            # Named by the path, so that a copied folder gets data of its own.
+            digest = hashlib.sha256(str(home).encode()).hexdigest()[:16]
+            home = shared_folder(self._user, [Path("/var/lib/omnibase-infra")]) / f"postgres-{digest}"
+        return PostgresCluster(home, self._user)
+
+    @cached_property
+    def process(self) -> ServerProcess:
+        """Return the server's process, for tests that signal it."""
+        return ServerProcess(
+            "postgres",
+            pid_file=self._folder / "postgres.pid",
+            log_path=self.log_path,
+            marker=str(self._cluster.data),
+            # Fast: connections are ended, nothing is lost. Immediate: recovery at the next start.
+            stop_signals=(
+                (signal.SIGINT, FAST_STOP_TIMEOUT_SECONDS),
+                (signal.SIGQUIT, IMMEDIATE_STOP_TIMEOUT_SECONDS),
+            ),
+        )
+
+    @property
+    def log_path(self) -> Path:
+        """Return the server's log."""
+        return self._folder / "postgres.log"
+
+    @cached_property
+    def version(self) -> str:
+        """Return the version of the installed server, for example 18.4."""
+        command = [str(postgres_programs(self._user) / "postgres"), "--version"]
+        result = subprocess.run(
+            command, env=BASE_ENVIRONMENT, capture_output=True, text=True, check=True, timeout=VERSION_TIMEOUT_SECONDS
+        )
+        return result.stdout.split()[-1]
+
+    def prepare(self, progress: ProgressCallback = no_progress) -> None:
+        """Find the programs and make the data folder if it is missing.
+
+        Raises:
+            LocalServiceError: says which of it failed.
+        """
+        programs = postgres_programs(self._user, progress)
+        if not self.process.is_running():
+            self.process.stop()  # one that lost its pid file would write to the same folder
+        if not self._cluster.is_initialised:
+            with Stopwatch(self.name, "making its data folder", progress):
+                self._cluster.initialise(programs)
+        self._cluster.check_version(self.version.partition(".")[0])
+
+    def start(self, progress: ProgressCallback = no_progress) -> None:
+        """Start the server unless it runs, and wait until it accepts connections.
+
+        Raises:
+            LocalServiceError: it ended or did not answer; if it was started here, it is ended again.
+        """
+        if self.process.is_running():
+            self._wait()
+            return
+        deadline = time.monotonic() + ORPHANED_MEMORY_TIMEOUT_SECONDS
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                self._start_once(progress)
+            except LocalServiceError as error:
+                memory = MEMORY_IN_USE in str(error) and time.monotonic() < deadline
+                # Between the choice of a port and its use another process may have taken it.
+                port = PORT_TAKEN in str(error) and attempt < START_ATTEMPTS
+                if not (memory or port):
+                    raise
+                time.sleep(0.1)
+            else:
+                return
+
+    def _start_once(self, progress: ProgressCallback) -> None:
+        port = self._settle_port(progress)
+        self._cluster.clear_stale_lock()
+        # Passed as arguments, so that neither an address nor a setting is left in the data.
+        options = [f"--{name}={value}" for name, value in {**SERVER_OPTIONS, "port": str(port)}.items()]
+        program = str(postgres_programs(self._user, progress) / "postgres")
+        command = [program, "-D", str(self._cluster.data), *options]
+        with Stopwatch(self.name, f"starting PostgreSQL {self.version}", progress):
+            self.process.spawn(command, user=self._user, cwd=self._cluster.data)
+            try:
+                self._wait()
+            except BaseException:
+                self.process.kill()
+                raise
+
+    def stop(self) -> bool:
+        """End the server, its connections with it; returns whether it ran."""
+        return self.process.stop()
+
+    def kill(self) -> bool:
+        """End the server and its backends at once, as a power cut would; returns whether it ran."""
+        return self.process.kill()
+
+    def is_running(self) -> bool:
+        """Return whether its process lives."""
+        return self.process.is_running()
+
+    def status(self) -> ServiceStatus:
+        """Log in and run a statement."""
+        running = self.process.is_running()
+        state: ServiceState = "stopped"
+        detail = ""
+        if running:
+            detail = check_postgres(self._dsn()).problem
+            state = "unhealthy" if detail else "running"
+        return ServiceStatus(
+            name=self.name,
+            state=state,
+            address=f"{LOOPBACK}:{self._port()}" if running else "",
+            version=self.version,
+            uptime_seconds=self.process.uptime_seconds(),
+            detail=detail,
+            log_path=self.log_path,
+        )
+
+    def variables(self) -> dict[str, str]:
+        """Return the address, which holds the password.
+
+        Raises:
+            LocalServiceError: it was never prepared.
+        """
+        return {"OMNIBASE_POSTGRES_DSN": self._dsn()}
+
+    def delete_data(self) -> None:
+        """Remove its data, log and password.
+
+        Raises:
+            LocalServiceError: it runs.
+        """
+        if self.process.is_running():
+            raise LocalServiceError("postgres: it runs; its data are not removed", hint="stop it first")
+        for folder in {self._cluster.home, self._folder}:
+            if folder.exists():
+                shutil.rmtree(folder)
+
+    def _wait(self) -> None:
+        port = self._port()
+        self.process.wait_until_ready(lambda: self._cluster.is_ready(port), timeout=READY_TIMEOUT_SECONDS)
+
+    def _dsn(self) -> str:
+        return f"postgresql://{SUPERUSER}:{self._cluster.password()}@{LOOPBACK}:{self._port()}/{DATABASE}"
+
+    @property
+    def _port_file(self) -> Path:
+        return self._folder / "port.json"
+
+    def _port(self) -> int:
+        try:
+            return int(json.loads(self._port_file.read_text(encoding="utf-8"))["port"])
+        except FileNotFoundError:
+            raise LocalServiceError(
+                f"postgres: {self._folder} was never started", hint="run `omninode infra up`"
+            ) from None
+
+    def _settle_port(self, progress: ProgressCallback) -> int:
+        remembered = [self._port()] if self._port_file.exists() else []
+        (port,) = free_ports.keep_or_choose(remembered, 1)
+        if [port] != remembered:
+            if remembered:
+                step = f"choosing another port: {remembered[0]} is taken by another process"
+                progress(Progress(self.name, step, done=True))
+            write_private(self._port_file, json.dumps({"port": port}) + "\n")
+        return port
