@@ -1,0 +1,201 @@
+"""Every metric of the fleet, declared once: name, kind, meaning, unit and labels.
+
+What is not here cannot be registered. The metrics page of the docs is generated from this list. Labels are few and
+bounded by the contract: never a key, an id or a message.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final, Literal
+
+import msgspec
+
+from omnibase_infra.shared.core.errors import ConfigurationError
+
+MetricKind = Literal["counter", "gauge", "histogram"]
+MetricUnit = Literal["records", "seconds", "bytes", "connections", "partitions", "events", "state", "lines"]
+
+PREFIX: Final = "omnibase_"
+
+SECONDS_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+LONG_SECONDS_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0)
+BATCH_BUCKETS: Final = (1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0)
+
+
+class MetricDefinition(msgspec.Struct, frozen=True):
+    """One metric family.
+
+    Attributes:
+        name: as on `/metrics`; counters end in `_total`.
+        meaning: one sentence for the person on call.
+        unit: of the value.
+        labels: in the order children are made with.
+    """
+
+    name: str
+    meaning: str
+    unit: MetricUnit
+    labels: tuple[str, ...] = ("worker",)
+    kind: ClassVar[MetricKind]
+
+    def __post_init__(self) -> None:
+        if not self.name.startswith(PREFIX) or self.name.endswith("_total") != (self.kind == "counter"):
+            raise ConfigurationError(
+                f"metric {self.name!r}: names start with {PREFIX!r}, and counters alone end in '_total'"
+            )
+
+
+class CounterDefinition(MetricDefinition, frozen=True):
+    """A value that only grows while the process lives."""
+
+    kind = "counter"
+
+
+class GaugeDefinition(MetricDefinition, frozen=True):
+    """A value that goes up and down."""
+
+    kind = "gauge"
+
+
+class HistogramDefinition(MetricDefinition, frozen=True):
+    """A distribution; `buckets` are upper bounds in the metric's unit, without infinity."""
+
+    buckets: tuple[float, ...] = SECONDS_BUCKETS
+
+    kind = "histogram"
+
+
+_TOPIC: Final = ("worker", "topic")
+_OPERATION: Final = ("worker", "operation")
+_DEPENDENCY: Final = ("worker", "dependency")
+
+# --- the path of a record -------------------------------------------------------------------------------------------
+RECORDS_CONSUMED: Final = CounterDefinition(
+    "omnibase_records_consumed_total", "Records taken from the broker, repeats included.", "records", _TOPIC
+)
+RECORDS_FINISHED: Final = CounterDefinition(
+    "omnibase_records_finished_total",
+    "Records whose effect and outputs are confirmed, however they ended.",
+    "records",
+    _TOPIC,
+)
+RECORDS_COMPLETED: Final = CounterDefinition(
+    "omnibase_records_completed_total", "Records that ended in success.", "records", _OPERATION
+)
+RECORDS_FAILED: Final = CounterDefinition(
+    "omnibase_records_failed_total", "Records that ended in a `failed` answer.", "records", _OPERATION
+)
+RECORDS_RETRIED: Final = CounterDefinition(
+    "omnibase_records_retried_total", "Attempts that failed and were or will be repeated.", "records", _OPERATION
+)
+RECORDS_DEAD: Final = CounterDefinition(
+    "omnibase_records_dead_total", "Records written to the dead-letter topic, refused ones included.", "records", _TOPIC
+)
+RECORDS_IGNORED: Final = CounterDefinition(
+    "omnibase_records_ignored_total", "Records that were for nobody here and were passed over.", "records", _TOPIC
+)
+RECORDS_REFUSED: Final = CounterDefinition(
+    "omnibase_records_refused_total", "Records no handler may see, by error code.", "records", ("worker", "code")
+)
+ANSWERS_PRODUCED: Final = CounterDefinition(
+    "omnibase_answers_produced_total", "Answers and events the broker has confirmed.", "records", _OPERATION
+)
+INBOX_HITS: Final = CounterDefinition(
+    "omnibase_inbox_hits_total", "Records processed before and answered from the stored result.", "records", _OPERATION
+)
+HANDLER_SECONDS: Final = HistogramDefinition(
+    "omnibase_handler_seconds", "Time a handler took for one batch.", "seconds", _OPERATION
+)
+END_TO_END_SECONDS: Final = HistogramDefinition(
+    "omnibase_end_to_end_seconds",
+    "Time from the record's own time stamp to its confirmed end.",
+    "seconds",
+    _OPERATION,
+    LONG_SECONDS_BUCKETS,
+)
+BATCH_RECORDS: Final = HistogramDefinition(
+    "omnibase_batch_records", "Records handed to a handler at once.", "records", _OPERATION, BATCH_BUCKETS
+)
+
+# --- inside the worker ----------------------------------------------------------------------------------------------
+IN_FLIGHT_RECORDS: Final = GaugeDefinition(
+    "omnibase_in_flight_records", "Records consumed and not yet finished.", "records"
+)
+IN_FLIGHT_BYTES: Final = GaugeDefinition("omnibase_in_flight_bytes", "Size of the records in flight.", "bytes")
+PAUSED_PARTITIONS: Final = GaugeDefinition(
+    "omnibase_paused_partitions", "Assigned partitions that are paused, for back-pressure or an outage.", "partitions"
+)
+EVENT_LOOP_LAG_SECONDS: Final = HistogramDefinition(
+    "omnibase_event_loop_lag_seconds", "How late the event loop ran a timer.", "seconds"
+)
+EVENT_LOOP_BLOCKS: Final = CounterDefinition(
+    "omnibase_event_loop_blocks_total", "Times the event loop was blocked beyond the warning limit.", "events"
+)
+LOG_LINES_SUPPRESSED: Final = CounterDefinition(
+    "omnibase_log_lines_suppressed_total", "Repeated warnings and errors that the rate limit held back.", "lines"
+)
+LOG_LINES_LOST: Final = CounterDefinition(
+    "omnibase_log_lines_lost_total", "Log lines the output refused, for example a closed pipe.", "lines"
+)
+BUILD_INFO: Final = GaugeDefinition(
+    "omnibase_build_info",
+    "Always 1; the labels say what runs.",
+    "state",
+    ("worker", "version", "contract", "python"),
+)
+
+# --- the consumer group ---------------------------------------------------------------------------------------------
+ASSIGNED_PARTITIONS: Final = GaugeDefinition(
+    "omnibase_assigned_partitions", "Partitions this process owns.", "partitions"
+)
+LAG_RECORDS: Final = GaugeDefinition(
+    "omnibase_lag_records", "Records behind the end of the log.", "records", ("worker", "topic", "partition")
+)
+COMMITS: Final = CounterDefinition("omnibase_commits_total", "Offset commits the broker accepted.", "events")
+COMMIT_FAILURES: Final = CounterDefinition(
+    "omnibase_commit_failures_total", "Offset commits that failed and will be repeated.", "events"
+)
+COMMIT_AGE_SECONDS: Final = GaugeDefinition(
+    "omnibase_commit_age_seconds", "Time since the last accepted commit while finished records wait for one.", "seconds"
+)
+REBALANCES: Final = CounterDefinition(
+    "omnibase_rebalances_total", "Rebalance callbacks: assigned, revoked or lost.", "events", ("worker", "event")
+)
+REBALANCE_SECONDS: Final = HistogramDefinition(
+    "omnibase_rebalance_seconds", "Time spent in a rebalance callback.", "seconds"
+)
+
+# --- dependencies ---------------------------------------------------------------------------------------------------
+BREAKER_STATE: Final = GaugeDefinition(
+    "omnibase_breaker_state", "Circuit breaker: 0 closed, 1 half-open, 2 open.", "state", _DEPENDENCY
+)
+BREAKER_TRIPS: Final = CounterDefinition(
+    "omnibase_breaker_trips_total", "Times the circuit breaker opened.", "events", _DEPENDENCY
+)
+POOL_CONNECTIONS: Final = GaugeDefinition(
+    "omnibase_pool_connections", "Open connections of the pool.", "connections", _DEPENDENCY
+)
+POOL_IN_USE: Final = GaugeDefinition(
+    "omnibase_pool_in_use_connections", "Connections lent out.", "connections", _DEPENDENCY
+)
+POOL_IDLE: Final = GaugeDefinition(
+    "omnibase_pool_idle_connections", "Connections open and free.", "connections", _DEPENDENCY
+)
+POOL_WAITING: Final = GaugeDefinition(
+    "omnibase_pool_waiting", "Tasks that wait for a connection.", "events", _DEPENDENCY
+)
+
+# --- the producer ---------------------------------------------------------------------------------------------------
+PRODUCED_RECORDS: Final = CounterDefinition(
+    "omnibase_produced_records_total", "Records the broker has confirmed, of every kind.", "records", _TOPIC
+)
+PRODUCER_QUEUE_RECORDS: Final = GaugeDefinition(
+    "omnibase_producer_queue_records", "Records handed to the producer and not yet confirmed.", "records"
+)
+DELIVERY_ERRORS: Final = CounterDefinition(
+    "omnibase_delivery_errors_total", "Records the broker did not confirm.", "records", _TOPIC
+)
+
+CATALOGUE: Final[tuple[MetricDefinition, ...]] = tuple(
+    value for value in globals().values() if isinstance(value, MetricDefinition)
+)
