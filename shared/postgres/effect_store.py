@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, Literal
+from typing import Any
 
 from asyncpg.pgproto.pgproto import UUID
 
@@ -22,14 +22,7 @@ from omnibase_infra.shared.postgres.connection_pool import Connection, PostgresC
 from omnibase_infra.shared.postgres.errors import DEPENDENCY, MIGRATE_HINT, classify, is_schema_error, raise_classified
 from omnibase_infra.shared.postgres.queries import named_queries
 from omnibase_infra.shared.postgres.query_metrics import QueryMetrics
-
-_DriverIsolation = Literal["read_committed", "repeatable_read", "serializable"]
-_ISOLATION: Final[dict[IsolationLevel | None, _DriverIsolation | None]] = {
-    None: None,
-    "read committed": "read_committed",
-    "repeatable read": "repeatable_read",
-    "serializable": "serializable",
-}
+from omnibase_infra.shared.postgres.transactions import transaction
 
 
 class PostgresEffectSession:
@@ -98,19 +91,10 @@ class PostgresEffectStore:
     @asynccontextmanager
     async def session(self, isolation: IsolationLevel | None = None) -> AsyncIterator[PostgresEffectSession]:
         """Open a transaction; commit when the block ends normally. See the port for what it raises."""
-        failure: BaseException | None = None
         async with self._pool.acquire() as connection:
-            try:
-                group_id = await self._resolve_group(connection)
-                async with connection.transaction(isolation=_ISOLATION[isolation]):
-                    try:
-                        yield PostgresEffectSession(connection, self._group, group_id, self._pool.query_metrics)
-                    except BaseException as error:
-                        failure = error
-                        raise
-            except BaseException as error:  # noqa: BLE001 - raised again, classified
-                # A rollback that fails as well says less than why there was one, and must not hide a cancellation.
-                raise_classified(failure or error, connection_lost=is_lost(connection))
+            group_id = await self._resolve_group(connection)
+            async with transaction(connection, isolation):
+                yield PostgresEffectSession(connection, self._group, group_id, self._pool.query_metrics)
 
     def classify(self, error: BaseException) -> BaseException:
         """Return the error of our tree that a driver's error stands for, or the error itself when unknown."""
@@ -149,8 +133,11 @@ class PostgresEffectStore:
 
     async def _resolve_group(self, connection: Connection) -> int:
         if self._group_id is None:
-            # Outside the transaction: a number that is rolled back must not be remembered.
-            self._group_id = await inbox.find_or_add_group(connection, self._group)
+            try:
+                # Outside the transaction: a number that is rolled back must not be remembered.
+                self._group_id = await inbox.find_or_add_group(connection, self._group)
+            except Exception as error:  # noqa: BLE001 - raised again, classified
+                raise_classified(error, connection_lost=is_lost(connection))
         return self._group_id
 
 

@@ -103,6 +103,17 @@ def read_migrations(scope: str, folder: Path) -> list[Migration]:
     return migrations
 
 
+def newest_node_folders(workers_folder: Path) -> dict[str, Path]:
+    """Return the folder of each node's newest version, by node; also of nodes that are not generated yet.
+
+    A newer version's folder holds all migrations of the older ones, since both run against one database.
+    """
+    newest: dict[str, Path] = {}
+    for folder in sorted((path.parent for path in workers_folder.glob("*/v*/contract.yaml")), key=_version):
+        newest[folder.parent.name] = folder
+    return dict(sorted(newest.items()))
+
+
 async def migrate(
     dsn: str,
     migrations: Sequence[Sequence[Migration]],
@@ -216,6 +227,10 @@ async def _apply(connection: asyncpg.Connection, migration: Migration) -> Migrat
 def _line_of(error: asyncpg.PostgresError, sql: str) -> int:
     position = int(error.position or 1)
     return sql.count("\n", 0, position - 1) + 1
+
+
+def _version(folder: Path) -> tuple[int, ...]:
+    return tuple(int(part) for part in folder.name.removeprefix("v").split("_") if part.isdecimal())
 
 
 def _read(scope: str, path: Path) -> Migration:

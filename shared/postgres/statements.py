@@ -16,9 +16,23 @@ import asyncpg
 import msgspec
 
 from omnibase_infra.shared.core.errors import BusinessError, SchemaMissingError
+from omnibase_infra.shared.postgres.adhoc_query import QueryResult, run_query
 from omnibase_infra.shared.postgres.connection_pool import Connection, JsonValue, is_lost
 from omnibase_infra.shared.postgres.errors import DEPENDENCY, MIGRATE_HINT, classify, condition, raise_classified
 from omnibase_infra.shared.postgres.query_metrics import metrics_of
+
+__all__ = [
+    "BoundStatement",
+    "QueryResult",
+    "SqlConnection",
+    "Statement",
+    "StatementProblem",
+    "require_statements",
+    "run_query",
+    "run_statements",
+    "run_transaction",
+    "verify_statements",
+]
 
 SqlConnection = asyncpg.Connection | Connection
 

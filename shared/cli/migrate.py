@@ -1,0 +1,75 @@
+"""`omninode migrate`: bring a database to the schema that the inbox, the outbox and the nodes need."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import msgspec
+import typer
+
+from omnibase_infra.shared.core.errors import ConfigurationError, OmnibaseError
+
+if TYPE_CHECKING:
+    from omnibase_infra.shared.postgres.migrations import Migration, MigrationStep
+
+EXIT_FAILED: Final = 1
+EXIT_CONFIGURATION: Final = 2
+
+
+def migrate(
+    nodes: Annotated[
+        list[str] | None, typer.Argument(help="Nodes whose migrations are applied; none: all.", metavar="[NODE]...")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is pending and change nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+) -> None:
+    """Apply the SQL migrations of the inbox and outbox, and of nodes, to the database of OMNIBASE_POSTGRES_DSN.
+
+    Files are append-only: an applied one that was changed since is refused. Running it again, or by several processes
+    at once, does no harm. Exit codes: 0 up to date, 1 PostgreSQL cannot be reached, 2 settings or a migration are wrong.
+    """
+    try:
+        steps = asyncio.run(_migrate(nodes or [], dry_run=dry_run, quiet=as_json))
+    except OmnibaseError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(EXIT_CONFIGURATION if isinstance(error, ConfigurationError) else EXIT_FAILED) from error
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(steps), indent=2).decode())
+        return
+    counts = {state: sum(step.state == state for step in steps) for state in ("applied", "pending", "current", "ahead")}
+    typer.echo(", ".join(f"{count} {state}" for state, count in counts.items() if count) or "nothing to migrate")
+
+
+async def _migrate(nodes: list[str], *, dry_run: bool, quiet: bool) -> list[MigrationStep]:
+    from omnibase_infra.shared.core.settings import load_settings, require_postgres
+    from omnibase_infra.shared.postgres.migrations import infrastructure_migrations, read_migrations
+    from omnibase_infra.shared.postgres.migrations import migrate as run
+
+    dsn = require_postgres(load_settings())
+    plan: list[list[Migration]] = [infrastructure_migrations()]
+    plan += [read_migrations(folder.parent.name, folder / "migrations") for folder in _node_folders(nodes)]
+    return await run(dsn, plan, dry_run=dry_run, report=_silent if quiet else _print_step)
+
+
+def _node_folders(nodes: list[str]) -> list[Path]:
+    from omnibase_infra import workers
+    from omnibase_infra.shared.postgres.migrations import newest_node_folders
+    from omnibase_infra.shared.registry.nodes import find_node
+
+    folders = newest_node_folders(Path(str(workers.__file__)).parent)
+    names = [node.replace("-", "_") for node in nodes] or list(folders)
+    for name in names:
+        if name not in folders:
+            find_node(name)  # raises, with what there is and a close match
+    return [folders[name] for name in dict.fromkeys(names)]
+
+
+def _print_step(step: MigrationStep) -> None:
+    duration = f"  ({step.seconds:.2f} s)" if step.state == "applied" else ""
+    typer.echo(f"{step.state:<8} {step.scope}/{step.name}{duration}")
+
+
+def _silent(_: MigrationStep) -> None:
+    return
