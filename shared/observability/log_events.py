@@ -1,0 +1,58 @@
+"""The names of everything that is logged: what dashboards and alerts match on.
+
+A log line's `event` is one of these. Details go into fields, never into the name.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class LogEvent(StrEnum):
+    """Event names, grouped by what they are about."""
+
+    # the worker's life
+    WORKER_STARTING = "worker_starting"
+    WORKER_READY = "worker_ready"
+    WORKER_NOT_READY = "worker_not_ready"
+    WORKER_STOPPING = "worker_stopping"
+    WORKER_STOPPED = "worker_stopped"
+    WORKER_FAILED = "worker_failed"
+    DRAIN_TIMEOUT = "drain_timeout"
+    CONNECTION_RETRY = "connection_retry"
+
+    # records
+    BATCH_DONE = "batch_done"
+    BATCH_FAILED = "batch_failed"
+    RECORD_RETRIED = "record_retried"
+    RECORD_FAILED = "record_failed"
+    RECORD_DEAD = "record_dead"
+    RECORD_REFUSED = "record_refused"
+    RECORD_IGNORED = "record_ignored"
+    DEAD_LETTER_LIMIT = "dead_letter_limit"
+    DELIVERY_FAILED = "delivery_failed"
+
+    # the consumer group
+    PARTITIONS_ASSIGNED = "partitions_assigned"
+    PARTITIONS_REVOKED = "partitions_revoked"
+    PARTITIONS_LOST = "partitions_lost"
+    PARTITIONS_PAUSED = "partitions_paused"
+    PARTITIONS_RESUMED = "partitions_resumed"
+    COMMIT_FAILED = "commit_failed"
+    OFFSET_OUT_OF_RANGE = "offset_out_of_range"
+    BROKER_ERROR = "broker_error"
+
+    # dependencies
+    DEPENDENCY_UNAVAILABLE = "dependency_unavailable"
+    DEPENDENCY_AVAILABLE = "dependency_available"
+    BREAKER_CHANGED = "breaker_changed"
+    POOL_EXHAUSTED = "pool_exhausted"
+    SLOW_QUERY = "slow_query"
+
+    # the process
+    EVENT_LOOP_BLOCKED = "event_loop_blocked"
+    EVENT_LOOP_UNBLOCKED = "event_loop_unblocked"
+    HEALTH_SERVER_STARTED = "health_server_started"
+    HEALTH_ENDPOINT_FAILED = "health_endpoint_failed"
+    LINES_SUPPRESSED = "lines_suppressed"
+    LIBRARY_MESSAGE = "library_message"
