@@ -77,12 +77,11 @@ class Draft(NamedTuple):
         """Return whether the document states a usable value at `path`."""
         value: Any = self.data
         for part in path:
-            if (isinstance(value, dict) and part in value) or (
-                isinstance(value, list) and isinstance(part, int) and part < len(value)
-            ):
-                value = value[part]
-            else:
+            container: Any = value
+            inside = isinstance(container, dict) and part in container
+            if not inside and not (isinstance(container, list) and 0 <= int(part) < len(container)):
                 return False
+            value = container[part]
         return value is not None
 
 
@@ -263,13 +262,23 @@ class _DraftBuilder:
             statements=self._statement_paths(kit, entry),
             request=options.get("request") if kit and kit.states_models else None,
             response=options.get("response") if kit and kit.states_models else None,
-            needs=_needs(kit, options),
+            needs=self._needs(kit, options, topic),
             batch=Batch(batch["max"], batch.get("linger_ms", 5) / 1000) if "max" in batch else None,
             concurrency=entry.get("concurrency", 4 if "max" in batch else 16),
             timeout=_duration(entry.get("timeout")) or 10.0,
             ordering=entry.get("ordering", "key"),
             options=options,
         )
+
+    def _needs(self, kit: KitSchema | None, options: Mapping[str, Any], topic: TopicName) -> tuple[str, ...]:
+        if kit is None:
+            return ()
+        stated = (options.get("needs") if kit.states_models else None) or ()
+        needs = {*kit.needs, *(item for item in stated if isinstance(item, str))}
+        guarantee = self._data.get("delivery", {}).get("guarantee")
+        if guarantee == "effectively_once" and not kit.control and topic.event != CONTROL_EVENT:
+            needs.add("postgres")  # the inbox row is written with the effect, whatever the effect is
+        return tuple(sorted(needs))
 
     def _default_topic(self, kit: KitSchema | None, trigger: TopicName | None) -> TopicName:
         """The first subscribed topic that fits; a conventional one where none does, for the checks to refuse."""
@@ -366,10 +375,3 @@ def _resources(entry: Mapping[str, Any], bus: EventBus) -> Resources:
 
 def _duration(text: str | None) -> float | None:
     return None if text is None else parse_duration(text)
-
-
-def _needs(kit: KitSchema | None, options: Mapping[str, Any]) -> tuple[str, ...]:
-    if kit is None:
-        return ()
-    stated = options.get("needs") if kit.states_models else ()
-    return tuple(sorted({*kit.needs, *(item for item in stated or () if isinstance(item, str))}))

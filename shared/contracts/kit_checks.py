@@ -9,7 +9,7 @@ from omnibase_infra.shared.contracts.draft import Draft, Located
 from omnibase_infra.shared.contracts.kits import SERVICES, KitSchema, KnownService
 from omnibase_infra.shared.contracts.model import Dependency, Operation
 from omnibase_infra.shared.contracts.rules import Rule
-from omnibase_infra.shared.contracts.schema_check import check_option, did_you_mean, unknown_key
+from omnibase_infra.shared.contracts.schema_check import check_option, closest, did_you_mean, unknown_key
 from omnibase_infra.shared.contracts.yaml_source import Path, YamlSource
 
 COMMON_KEYS: Final = frozenset(
@@ -74,7 +74,7 @@ def _check_keys_of_no_kit(
 def check_dependencies(draft: Draft) -> None:
     """Check services against what the container has and what operations need."""
     _check_names(draft)
-    declared = {located.item.name for located in draft.dependencies if located.item.type == "service"}
+    declared = declared_services(draft)
     used: set[str] = set()
     for located in draft.operations:
         used |= _check_operation_needs(draft, located, declared)
@@ -89,6 +89,13 @@ def check_dependencies(draft: Draft) -> None:
                 "operation that uses it, or remove it",
                 (*dependency.path, "name"),
             )
+
+
+def declared_services(draft: Draft) -> set[str]:
+    """Return the services a contract declares; a misspelt one counts as the one that was probably meant."""
+    known = [service.dependency for service in SERVICES]
+    names = {located.item.name for located in draft.dependencies if located.item.type == "service"}
+    return {name if name in known else closest(name, known) or name for name in names}
 
 
 def _check_names(draft: Draft) -> None:

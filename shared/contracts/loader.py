@@ -30,7 +30,7 @@ def load_contract(path: Path, kits: Mapping[str, KitSchema] = BUILT_IN_KITS) -> 
     Raises:
         ContractError: every problem of the contract and its SQL files, each with file, line and column.
     """
-    shown = _shown(path)
+    shown = shown_path(path)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -46,19 +46,19 @@ def load_contract(path: Path, kits: Mapping[str, KitSchema] = BUILT_IN_KITS) -> 
     data = prune(data, check_kit_options(source, data, kits))
     draft = build_draft(source, data, path, kits)
     statements = read_statements(draft, shown[: len(shown) - len(path.name)])
+    draft = draft._replace(contract=msgspec.structs.replace(draft.contract, statements=statements))
     run_checks(draft)
     if source.problems:
         raise ContractError(_without_repetition(source.problems))
     migrations = sql_files(path.parent, "migrations")
     return msgspec.structs.replace(
         draft.contract,
-        statements=statements,
         migrations=tuple(migrations),
         sha256=contract_hash(content, path.parent, [*statements, *migrations]),
     )
 
 
-def _shown(path: Path) -> str:
+def shown_path(path: Path) -> str:
     """Return the path as people see it: relative to where they are, when it lies below."""
     try:
         return path.resolve().relative_to(Path.cwd()).as_posix()

@@ -207,14 +207,20 @@ def not_one_of(value: Any, choices: Iterable[Any]) -> str:
     return f"{_found(value)} is not one of {', '.join(names)}{hint}"
 
 
-def did_you_mean(text: str, names: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?` for the closest name, or nothing."""
-    candidates = list(names)
+def closest(text: str, names: Iterable[str]) -> str | None:
+    """Return the name that was probably meant, or None."""
+    candidates = sorted(names)
     close = difflib.get_close_matches(text[:200], candidates, n=1, cutoff=0.6)
     if not close:
         flat = text.lower().replace("-", "_")
         close = [name for name in candidates if name.lower().replace("-", "_") == flat]
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return close[0] if close else None
+
+
+def did_you_mean(text: str, names: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?` for the name that was probably meant, or nothing."""
+    meant = closest(text, names)
+    return f"; did you mean {meant!r}?" if meant else ""
 
 
 def _types(wanted: Any) -> str:
@@ -236,7 +242,7 @@ def _found(value: Any) -> str:
 
 def _example(error: _Breach) -> str:
     text = _example_text(error.schema)
-    return f", like {text}" if text else ""
+    return f"; for example {text}" if text else ""
 
 
 def _example_text(schema: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path as FilePath
-from typing import Final
+from typing import Any, Final
 
 from omnibase_infra.shared.contracts.draft import Draft, sql_files
 from omnibase_infra.shared.contracts.rules import Rule
@@ -50,7 +50,7 @@ def read_statements(draft: Draft, shown_folder: str) -> dict[str, StatementFile]
 
 def _check_references(draft: Draft, path: Path, present: set[str]) -> None:
     entry = draft.data["io_operations"][path[1]].get(path[2])
-    stated = [(entry, path)] if isinstance(entry, str) else []
+    stated: list[tuple[Any, Path]] = [(entry, path)] if isinstance(entry, str) else []
     if isinstance(entry, list):
         stated = [(item, (*path, index)) for index, item in enumerate(entry)]
     for name, place in stated:
