@@ -50,6 +50,29 @@ def discover_nodes(roots: Iterable[Path]) -> dict[str, list[NodeLocation]]:
     return {node: sorted(found[node]) for node in sorted(found)}
 
 
+def locate_contracts(path: Path) -> list[NodeLocation]:
+    """Return the contracts a path means: a contract file, or a folder of one version, one node, or several nodes.
+
+    Raises:
+        UnknownNodeError: the folder holds no contract.
+    """
+    resolved = path.resolve()
+    if resolved.is_file():
+        return [_location(resolved)]
+    for pattern in (CONTRACT_FILE, f"v*/{CONTRACT_FILE}", f"*/v*/{CONTRACT_FILE}"):
+        if found := sorted(resolved.glob(pattern)):
+            return [_location(contract) for contract in found]
+    raise UnknownNodeError(f"{path} holds no {CONTRACT_FILE}, nor do its folders of nodes and versions")
+
+
+def _location(contract: Path) -> NodeLocation:
+    """Name a contract by its folders; outside the usual layout by its file, as version 0.0.0."""
+    if match := VERSION_FOLDER.match(contract.parent.name):
+        version = Version(int(match[1]), int(match[2]), int(match[3]))
+        return NodeLocation(contract.parent.parent.name, version, contract)
+    return NodeLocation(contract.stem, Version(0, 0, 0), contract)
+
+
 def find_node(name: str, nodes: Mapping[str, list[NodeLocation]]) -> NodeLocation:
     """Return a node by name, with or without a version; without one the newest.
 

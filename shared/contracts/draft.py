@@ -39,7 +39,7 @@ from omnibase_infra.shared.core.naming import TopicName, operation_type, worker_
 T = TypeVar("T")
 
 CONTRACT_FILE: Final = "contract.yaml"
-VERSION_FOLDER: Final = re.compile(r"v([0-9]{1,4})_([0-9]{1,4})_([0-9]{1,4})\Z", re.ASCII)
+VERSION_FOLDER: Final = re.compile(r"v(0|[1-9][0-9]{0,3})_(0|[1-9][0-9]{0,3})_(0|[1-9][0-9]{0,3})\Z", re.ASCII)
 NODE_FOLDER: Final = re.compile(r"[a-z][a-z0-9]*(?:_[a-z][a-z0-9]*)*\Z", re.ASCII)
 
 _CLASS_NAME: Final = re.compile(r"Node([A-Z][A-Za-z0-9]*)(Effect|Compute|Reducer|Orchestrator)\Z", re.ASCII)

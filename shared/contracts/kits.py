@@ -9,6 +9,8 @@ import msgspec
 
 from omnibase_infra.shared.contracts.model import POSTGRES_POOL
 
+KIT_ENTRY_POINTS: Final = "omnibase_infra.kits"
+
 OptionRole = Literal["value", "statement_file", "statement_files", "definition"]
 
 
