@@ -6,6 +6,8 @@ import time
 from datetime import UTC, datetime
 from typing import Protocol
 
+import msgspec
+
 
 class Clock(Protocol):
     """Where components take time from. Cheap, never blocks, safe from any thread."""
@@ -42,7 +44,11 @@ def parse_rfc3339(value: str) -> datetime:
     Raises:
         ValueError: not RFC 3339, or without a zone.
     """
-    moment = datetime.fromisoformat(value)
+    # datetime.fromisoformat takes ISO 8601 at large: week dates, missing minutes, any separator.
+    try:
+        moment = msgspec.convert(value, datetime)
+    except msgspec.ValidationError:
+        raise ValueError(f"{value!r} is not RFC 3339") from None
     if moment.tzinfo is None:
         raise ValueError(f"{value!r} has no time zone")
     return moment

@@ -7,9 +7,9 @@ requires are required of outside producers; ours are derived where they are miss
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
-from urllib.parse import unquote
 
 import msgspec
 
@@ -24,6 +24,8 @@ MAX_ATTRIBUTE: Final = 2048
 # The default by identity, so that an envelope without data is written without the attribute.
 NO_DATA: Final = msgspec.Raw(b"")
 _STRUCTURED_PREFIX: Final = "application/cloudevents"
+# CloudEvents strings hold no control characters; PostgreSQL text, log lines and headers could not, either.
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
 _BINARY_PREFIX: Final = "ce_"
 _REQUIRED: Final = ("specversion", "id", "source", "type")
 
@@ -108,11 +110,16 @@ def decode(
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidEnvelopeError(f"not a CloudEvents 1.0 envelope: {error}") from None
     _check(envelope)
+    # Plain ASCII without an escape cannot hold a control character; most records are that.
+    if b"\\" in value or b"\x7f" in value or not value.isascii():
+        _check_characters(envelope)
     return envelope if envelope.data_base64 is None else _from_base64(envelope, limits)
 
 
 def encode(envelope: Envelope) -> bytes:
     """Return the envelope in structured JSON mode (content type `application/cloudevents+json`)."""
+    if envelope.data is not NO_DATA and not bytes(envelope.data):
+        envelope = msgspec.structs.replace(envelope, data=NO_DATA)
     return _ENCODER.encode(envelope)
 
 
@@ -218,6 +225,15 @@ def _check(envelope: Envelope) -> None:
         raise InvalidEnvelopeError(f"attribute 'datacontenttype' is {content_type[:80]!r}, expected 'application/json'")
 
 
+def _check_characters(envelope: Envelope) -> None:
+    for name in _TEXT_FIELDS:
+        text = getattr(envelope, name)
+        if text is not None and not text.isprintable() and (found := _CONTROL.search(text)):
+            raise InvalidEnvelopeError(
+                f"attribute {name!r} holds the control character U+{ord(found[0]):04X}, CloudEvents allows none"
+            )
+
+
 def _check_time(name: str, value: str) -> None:
     try:
         clock.parse_rfc3339(value)
@@ -229,7 +245,7 @@ def _check_time(name: str, value: str) -> None:
 
 def _is_json(content_type: str) -> bool:
     essence = content_type.partition(";")[0].strip().lower()
-    return essence == JSON_CONTENT_TYPE or essence.endswith("+json")
+    return essence.endswith(("/json", "+json"))
 
 
 def _from_base64(envelope: Envelope, limits: DecodeLimits) -> Envelope:
@@ -240,26 +256,32 @@ def _from_base64(envelope: Envelope, limits: DecodeLimits) -> Envelope:
         data = base64.b64decode(envelope.data_base64 or "", validate=True)
     except ValueError:
         raise InvalidEnvelopeError("attribute 'data_base64' is not base64") from None
-    limits.check(data)
-    return msgspec.structs.replace(envelope, data=msgspec.Raw(data), data_base64=None)
+    if data:
+        limits.check(data)
+    return msgspec.structs.replace(envelope, data=msgspec.Raw(data) if data else NO_DATA, data_base64=None)
 
 
 def _binary_attributes(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str] | None:
     """Return the attributes of binary mode (Kafka protocol binding, section 3.2), or None in structured mode."""
-    attributes: dict[str, str] = {}
-    content_type: bytes | None = None
+    found: list[tuple[str, bytes]] = []
+    declared = ""
     for name, value in headers:
         lowered = name.lower()
         if lowered == CONTENT_TYPE:
-            content_type = value
+            declared = (value or b"").decode("latin-1")
         elif lowered.startswith(_BINARY_PREFIX) and value is not None:
-            try:
-                attributes[lowered.removeprefix(_BINARY_PREFIX)] = unquote(value.decode(), errors="strict")
-            except UnicodeDecodeError:
-                raise InvalidEnvelopeError(f"header {name[:80]!r} is not UTF-8") from None
-    declared = (content_type or b"").decode("latin-1")
-    if declared.startswith(_STRUCTURED_PREFIX) or not attributes:
+            found.append((lowered.removeprefix(_BINARY_PREFIX), value))
+    if not found or declared.lower().startswith(_STRUCTURED_PREFIX):
         return None
+    attributes: dict[str, str] = {}
+    for name, value in found:
+        if name in attributes:
+            raise InvalidEnvelopeError(f"header 'ce_{name[:80]}' appears twice")
+        try:
+            # As it is: the Kafka binding has no percent-encoding, unlike the HTTP binding.
+            attributes[name] = value.decode()
+        except UnicodeDecodeError:
+            raise InvalidEnvelopeError(f"header 'ce_{name[:80]}' is not UTF-8") from None
     if declared:
         attributes["datacontenttype"] = declared
     return attributes
@@ -275,7 +297,9 @@ def _decode_binary(value: bytes | None, attributes: Mapping[str, str], limits: D
     known = {name: text for name, text in attributes.items() if name in _BINARY_FIELDS}
     envelope = Envelope(**known, data=msgspec.Raw(data) if data else NO_DATA)
     _check(envelope)
+    _check_characters(envelope)
     return envelope
 
 
 _BINARY_FIELDS: Final = frozenset(Envelope.__struct_fields__) - {"data", "data_base64"}
+_TEXT_FIELDS: Final = tuple(name for name in Envelope.__struct_fields__ if name in _BINARY_FIELDS)

@@ -12,6 +12,8 @@
     │   ├── OffsetMissingError        a group has no committed offset where it must have one
     │   ├── OffsetOutOfRangeError     a committed offset points outside the log
     │   └── SchemaMissingError        the database lacks a table or statement the worker needs
+    ├── ClusterRefusedError           the Kafka cluster understood an administrative request and said no
+    │   └── GroupInUseError           offsets of a group cannot be changed while it has members
     ├── LocalServiceError             a local server could not be started or stopped
     ├── RecordRefusedError            bytes no handler may see; the record goes to the dead-letter topic
     │   ├── UndecodableError, InvalidEnvelopeError, ForbiddenError, UnsupportedVersionError, IdReusedError
@@ -137,6 +139,18 @@ class SchemaMissingError(ConfigurationError):
     """The database lacks a table or a statement's parts that the worker needs."""
 
     code = "schema-missing"
+
+
+class ClusterRefusedError(OmnibaseError):
+    """The Kafka cluster understood an administrative request and said no: authorisation, a policy, a wrong value."""
+
+    code = "cluster-refused"
+
+
+class GroupInUseError(ClusterRefusedError):
+    """The offsets of a consumer group cannot be changed while it has members."""
+
+    code = "group-in-use"
 
 
 class LocalServiceError(OmnibaseError):

@@ -66,6 +66,8 @@ def _check_strictly(value: bytes) -> None:
         raise UndecodableError(f"not UTF-8: {error.reason} at byte {error.start}") from None
     except json.JSONDecodeError as error:
         raise UndecodableError(f"not JSON: {error.msg} at line {error.lineno} column {error.colno}") from None
+    except RecursionError:
+        raise UndecodableError("nested deeper than the parser can follow") from None
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> None:

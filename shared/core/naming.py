@@ -149,6 +149,8 @@ class TopicName(msgspec.Struct, frozen=True, order=True):
         Raises:
             InvalidNameError: says which segment is wrong and what was expected.
         """
+        if len(text) > MAX_NAME_LENGTH:
+            raise InvalidNameError(f"{text[:60] + '…'!r}: the name has {len(text)} characters, Kafka allows 249")
         segments = text.split(".")
         if len(segments) == 6 and segments[1] == ORGANISATION:
             raise InvalidNameError(
@@ -201,5 +203,11 @@ def dead_letter_topic(worker: str, version: int = 1) -> TopicName:
 
 
 def retry_topic(worker: str, source: TopicName) -> TopicName:
-    """Return the retry topic of a worker for one of its source topics."""
-    return TopicName("retry", worker, source.event, source.version)
+    """Return the retry topic of a worker for one of its source topics.
+
+    A worker's own command topic gives `onex.retry.<worker>.<event>.v<N>`. Other sources keep kind and producer in
+    the event, since several producers call their topic `results`: two sources in one retry topic would mix keys.
+    """
+    own = source.kind == "cmd" and source.producer == worker
+    event = source.event if own else f"{source.kind}-{source.producer}-{source.event}"
+    return TopicName("retry", worker, event, source.version)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from omnibase_infra.shared.core.errors import SettingsError
+from omnibase_infra.shared.core.errors import InvalidNameError, SettingsError
 from omnibase_infra.shared.core.naming import Environment, Realm
 
 STATE_DIRECTORY = ".omnibase"
@@ -161,12 +161,16 @@ def load_settings(env_file: Path | None = None, **overrides: Any) -> Settings:
         if name.startswith("OMNIBASE_") and name not in os.environ
     }
     try:
-        return Settings(**(values | overrides))
+        settings = Settings(**(values | overrides))
+        Realm(settings.env, settings.tenant)
+    except InvalidNameError as error:
+        raise SettingsError(f"OMNIBASE_TENANT: {error.message}", hint=error.hint) from None
     except ValidationError as error:
         lines = [
             f"OMNIBASE_{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}" for item in error.errors()
         ]
         raise SettingsError("settings are incomplete or malformed:\n  " + "\n  ".join(lines)) from None
+    return settings
 
 
 def require_kafka(settings: Settings) -> str:

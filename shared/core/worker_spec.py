@@ -74,6 +74,22 @@ class DeadLetterSpec(msgspec.Struct, frozen=True, kw_only=True):
     window: int = 1000
 
 
+class TopicSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a contract says about one of its topics beyond the worker's defaults.
+
+    Attributes:
+        topic: logical name.
+        partitions: None is the worker's `partitions`.
+        retention_seconds: None is the default of the topic's kind.
+        external: its producer has no contract in this fleet.
+    """
+
+    topic: str
+    partitions: int | None = None
+    retention_seconds: float | None = None
+    external: bool = False
+
+
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A worker, as its contract declares it.
 
@@ -83,6 +99,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
         contract_sha256: hash of the contract and the files it names.
         subscribe / publish / reply_topics: logical topic names.
         partitions: of each topic the worker owns.
+        topic_settings: the topics that differ from the defaults, in the order of their names.
         dependencies: dependency names as the runtime uses them, for example `("postgres",)`.
     """
 
@@ -98,6 +115,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     publish: tuple[str, ...]
     reply_topics: tuple[str, ...] = ()
     partitions: int = 6
+    topic_settings: tuple[TopicSettings, ...] = ()
     start: StartPosition = "earliest"
     guarantee: Guarantee = "at_least_once"
     dependencies: tuple[str, ...] = ()
