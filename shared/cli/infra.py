@@ -57,21 +57,25 @@ def up(only: Only = None, as_json: AsJson = False) -> None:
     """Start the services that do not run yet and write their addresses to `.omnibase/env`.
 
     The first time per user it fetches the jars of Kafka (43 MB) and makes a start-up cache: under a minute. Later
-    starts take about a second; nothing happens to a service that runs. Exit codes: 0 all run, 1 one failed.
+    starts take about a second; nothing happens to a service that runs. Exit codes: 0 all run, 1 one failed, 3 one of
+    those that the environment names does not answer.
     """
     from omnibase_infra.shared.cli.infra_progress import show_progress
     from omnibase_infra.shared.local_services import status as ask_status
     from omnibase_infra.shared.local_services import up as start
 
     with _reported_errors():
+        wanted = _split(only)
         with show_progress() as progress:
-            start(only=_split(only), progress=progress)
-        statuses = ask_status()
-        if as_json:
-            _print_json({"services": [_plain(item) for item in statuses], "env_file": str(_env_file())})
-            return
+            start(only=wanted, progress=progress)
+        statuses = [item for item in ask_status() if wanted is None or item.name in wanted]
+    if as_json:
+        _print_json({"services": [_plain(item) for item in statuses], "env_file": str(_env_file())})
+    else:
         _print_table(statuses)
         typer.echo(f'\nAddresses are in {_env_file()}; for a shell: eval "$(omninode infra env --format shell)"')
+    if not all(item.healthy for item in statuses):
+        raise typer.Exit(EXIT_UNHEALTHY)
 
 
 @app.command()
@@ -211,22 +215,20 @@ def _print_json(content: object) -> None:
 
 
 def _print_table(statuses: Sequence[ServiceStatus]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    # Output that is read by another program is not cut to a terminal's width.
-    console = Console(soft_wrap=True) if Console().is_terminal else Console(width=240)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("service", "state", "address", "version", "uptime"):
-        table.add_column(title, no_wrap=True)
     colours = {"running": "green", "external": "green", "unhealthy": "red", "stopped": "yellow"}
-    for item in statuses:
-        state = f"[{colours[item.state]}]{item.state}[/]"
-        table.add_row(item.name, state, item.address or "-", item.version or "-", _duration(item.uptime_seconds))
-    console.print(table)
+    rows = [("service", "state", "address", "version", "uptime")] + [
+        (item.name, item.state, item.address or "-", item.version or "-", _duration(item.uptime_seconds))
+        for item in statuses
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        if colour := colours.get(row[1]):
+            cells[1] = typer.style(cells[1], fg=colour)
+        typer.echo("  ".join(cells).rstrip())
     for item in statuses:
         if item.detail:
-            console.print(f"{item.name}: {item.detail}", markup=False)
+            typer.echo(f"{item.name}: {item.detail}")
 
 
 def _duration(seconds: float | None) -> str:

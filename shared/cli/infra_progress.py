@@ -2,53 +2,69 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Self
 
-from rich.console import Console
-from rich.progress import Progress as Display
-from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+import typer
 
 from omnibase_infra.shared.local_services import Progress, ProgressCallback
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Display
+    from rich.progress import TaskID
 
 
 @contextmanager
 def show_progress() -> Iterator[ProgressCallback]:
     """Yield the callback that shows steps while the block runs."""
-    console = Console(stderr=True, soft_wrap=True)
-    if console.is_terminal:
-        with _display(console) as display:
-            yield _live_line(console, display)
-    else:
-        yield _plain_lines(console)
+    if not sys.stderr.isatty():
+        yield _print_line
+        return
+    with _LiveLine() as live_line:
+        yield live_line.show
 
 
-def _display(console: Console) -> Display:
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    return Display(*columns, console=console, transient=True)
+def _print_line(event: Progress) -> None:
+    typer.echo(_finished(event) if event.done else f"{event.service}: {event.step} ...", err=True)
 
 
-def _live_line(console: Console, display: Display) -> ProgressCallback:
-    tasks = {}
+class _LiveLine:
+    """A spinner with the elapsed time for each step under way; finished steps stay as lines above it."""
 
-    def show(event: Progress) -> None:
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._display: Display | None = None
+        self._tasks: dict[tuple[str, str], TaskID] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def show(self, event: Progress) -> None:
+        display = self._open()
         key = (event.service, event.step)
         if not event.done:
-            tasks[key] = display.add_task(f"{event.service}: {event.step}", total=None)
+            self._tasks[key] = display.add_task(f"{event.service}: {event.step}", total=None)
             return
-        if (task := tasks.pop(key, None)) is not None:
+        if (task := self._tasks.pop(key, None)) is not None:
             display.remove_task(task)
-        console.print(_finished(event), markup=False, highlight=False)
+        display.console.print(_finished(event), markup=False, highlight=False)
 
-    return show
+    def _open(self) -> Display:
+        # Only now: where everything runs already there is nothing to show, and no need to load it.
+        if self._display is None:
+            from rich.console import Console
+            from rich.progress import Progress as Display
+            from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
-
-def _plain_lines(console: Console) -> ProgressCallback:
-    def show(event: Progress) -> None:
-        text = _finished(event) if event.done else f"{event.service}: {event.step} ..."
-        console.print(text, markup=False, highlight=False)
-
-    return show
+            columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+            display = Display(*columns, console=Console(stderr=True, soft_wrap=True), transient=True)
+            self._display = self._stack.enter_context(display)
+        return self._display
 
 
 def _finished(event: Progress) -> str:

@@ -26,10 +26,13 @@ def file_lock(path: Path, *, timeout: float, on_wait: Callable[[str], None] | No
         on_wait: called once with who holds it when there is something to wait for.
 
     Raises:
-        LocalServiceError: still held after `timeout`, with the holder.
+        LocalServiceError: still held after `timeout`, with the holder; or the file cannot be opened.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise LocalServiceError(f"{path} cannot be opened: {error.strerror}") from error
     try:
         _acquire(descriptor, path, timeout, on_wait)
         holder = {"pid": os.getpid(), "command": Path(sys.argv[0]).name}

@@ -20,6 +20,7 @@ from omnibase_infra.shared.local_services.service import (
     ProgressCallback,
     ServiceStatus,
     no_progress,
+    waiting_for,
 )
 
 SERVICE_NAMES = ("kafka", "postgres")
@@ -170,11 +171,11 @@ def _write_env(folder: Path, services: Iterable[LocalService]) -> None:
 
 @contextmanager
 def _locked(folder: Path, timeout: float, progress: ProgressCallback) -> Iterator[None]:
-    def waiting(holder: str) -> None:
-        progress(Progress("infra", f"waiting for {holder}, which holds {folder / 'lock'}", done=True))
-
-    with file_lock(folder / "lock", timeout=timeout, on_wait=waiting):
-        yield
+    with file_lock(folder / "lock", timeout=timeout, on_wait=waiting_for("infra", progress)):
+        try:
+            yield
+        except OSError as error:  # no space, no permission, ...: its text names the file
+            raise LocalServiceError(f"local services in {folder}: {error}") from error
 
 
 def _ignore_in_git(folder: Path) -> None:

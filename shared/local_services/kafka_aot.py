@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import signal
-import tempfile
 import time
 import uuid
 from collections.abc import Sequence
@@ -16,12 +15,17 @@ from omnibase_infra.shared.core.settings import cache_directory
 from omnibase_infra.shared.local_services.file_lock import file_lock
 from omnibase_infra.shared.local_services.free_ports import LOOPBACK, choose
 from omnibase_infra.shared.local_services.kafka_jars import jars_key
-from omnibase_infra.shared.local_services.kafka_java import KafkaJava
+from omnibase_infra.shared.local_services.kafka_java import JAVA_ENVIRONMENT, KafkaJava
 from omnibase_infra.shared.local_services.kafka_probe import ask_cluster
 from omnibase_infra.shared.local_services.kafka_settings import BrokerAddress, options_key, server_properties
 from omnibase_infra.shared.local_services.local_extra import java
-from omnibase_infra.shared.local_services.server_process import ServerProcess
-from omnibase_infra.shared.local_services.service import ProgressCallback, Stopwatch, no_progress
+from omnibase_infra.shared.local_services.server_process import ServerProcess, wait_until_ready
+from omnibase_infra.shared.local_services.service import ProgressCallback, Stopwatch, no_progress, waiting_for
+from omnibase_infra.shared.local_services.whole_folders import (
+    clear_left_in_progress,
+    folder_in_progress,
+    left_in_progress,
+)
 
 LOCK_TIMEOUT_SECONDS = 180.0
 READY_TIMEOUT_SECONDS = 60.0
@@ -29,6 +33,7 @@ READY_TIMEOUT_SECONDS = 60.0
 WRITE_TIMEOUT_SECONDS = 90.0
 CLIENT_TIMEOUT_SECONDS = 20.0
 RECORDS = 200
+TRAINING = "train"
 
 
 def new_cluster_id() -> str:
@@ -47,8 +52,11 @@ def prepare_aot_cache(jars: Sequence[Path], progress: ProgressCallback = no_prog
     path = cache_directory() / f"kafka-{jars_key()}" / f"broker-{_java_key()}-{options_key()}.aot"
     if path.exists():
         return path
-    with file_lock(path.with_suffix(".lock"), timeout=LOCK_TIMEOUT_SECONDS):
+    with file_lock(path.with_suffix(".lock"), timeout=LOCK_TIMEOUT_SECONDS, on_wait=waiting_for("kafka", progress)):
         if not path.exists():
+            for folder in left_in_progress(path.parent, TRAINING):
+                _training_process(folder).kill()
+            clear_left_in_progress(path.parent, TRAINING)
             with Stopwatch("kafka", "training the start-up cache (65 MB, once per user)", progress):
                 _train(jars, path)
     return path
@@ -64,24 +72,19 @@ def _java_key() -> str:
 
 
 def _train(jars: Sequence[Path], target: Path) -> None:
-    with tempfile.TemporaryDirectory(prefix=".train-", dir=target.parent) as temporary:
-        folder = Path(temporary)
+    with folder_in_progress(target.parent, TRAINING) as folder:
         output = folder / "cache.aot"
         properties = folder / "server.properties"
         address = BrokerAddress(*choose(2))
         properties.write_text(server_properties(1, [address], "data"), encoding="utf-8")
         kafka = KafkaJava(jars)
         kafka.format(properties, new_cluster_id())
-        process = ServerProcess(
-            "kafka training run",
-            pid_file=folder / "broker.pid",
-            log_path=folder / "kafka.log",
-            marker=str(properties),
-            stop_signals=((signal.SIGTERM, WRITE_TIMEOUT_SECONDS),),
-        )
-        process.spawn(kafka.broker_command(properties, [f"-XX:AOTCacheOutput={output}"]), cwd=folder)
+        process = _training_process(folder)
+        command = kafka.broker_command(properties, [f"-XX:AOTCacheOutput={output}"])
+        process.spawn(command, environment=JAVA_ENVIRONMENT, cwd=folder)
         try:
-            process.wait_until_ready(
+            wait_until_ready(
+                [process],
                 lambda: ask_cluster(LOOPBACK, address.client_port, timeout=1.0) is not None,
                 timeout=READY_TIMEOUT_SECONDS,
             )
@@ -92,6 +95,16 @@ def _train(jars: Sequence[Path], target: Path) -> None:
         if not output.exists():
             raise process.failure("wrote no start-up cache")
         output.replace(target)
+
+
+def _training_process(folder: Path) -> ServerProcess:
+    return ServerProcess(
+        "kafka training run",
+        pid_file=folder / "broker.pid",
+        log_path=folder / "kafka.log",
+        marker=str(folder / "server.properties"),
+        stop_signals=((signal.SIGTERM, WRITE_TIMEOUT_SECONDS),),
+    )
 
 
 def _exercise(bootstrap: str) -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import shutil
 import signal
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from omnibase_infra.shared.core.errors import LocalServiceError
 from omnibase_infra.shared.local_services.free_ports import LOOPBACK
-from omnibase_infra.shared.local_services.kafka_java import KafkaJava
+from omnibase_infra.shared.local_services.kafka_java import JAVA_ENVIRONMENT, KafkaJava
 from omnibase_infra.shared.local_services.kafka_probe import ClusterView, ask_cluster
 from omnibase_infra.shared.local_services.kafka_settings import BrokerAddress, server_properties
 from omnibase_infra.shared.local_services.private_files import write_private
 from omnibase_infra.shared.local_services.server_process import ServerProcess
+from omnibase_infra.shared.local_services.whole_folders import clear_left_in_progress, folder_in_progress
 
 STOP_TIMEOUT_SECONDS = 10.0
 PROBE_TIMEOUT_SECONDS = 2.0
@@ -50,14 +51,26 @@ class KafkaBroker:
         """Format the data folder beside its place and move it there, so that half of one is never seen.
 
         Raises:
-            LocalServiceError: formatting failed.
+            LocalServiceError: formatting failed, or what is in its place holds topics and is no Kafka data folder.
         """
-        shutil.rmtree(self.data, ignore_errors=True)
-        with tempfile.TemporaryDirectory(prefix=f".format-{self.node_id}-", dir=self._folder) as temporary:
-            properties = Path(temporary) / "server.properties"
+        self._remove_half_formatted()
+        clear_left_in_progress(self._folder, f"format-{self.node_id}")
+        with folder_in_progress(self._folder, f"format-{self.node_id}") as temporary:
+            properties = temporary / "server.properties"
             properties.write_text(server_properties(self.node_id, brokers, "data"), encoding="utf-8")
             java.format(properties, cluster_id)
-            (Path(temporary) / "data").rename(self.data)
+            (temporary / "data").rename(self.data)
+
+    def _remove_half_formatted(self) -> None:
+        partitions = [
+            path.name for path in self.data.glob("*-[0-9]*") if not path.name.startswith("__cluster_metadata")
+        ]
+        if partitions:
+            raise LocalServiceError(
+                f"kafka: {self.data} holds partitions ({', '.join(partitions[:3])}, ...) but no meta.properties",
+                hint="put that file back, or remove the data by `omninode infra down --delete-data`",
+            )
+        shutil.rmtree(self.data, ignore_errors=True)
 
     def spawn(self, java: KafkaJava, brokers: Sequence[BrokerAddress]) -> None:
         """Start the process; it does not answer yet.
@@ -66,7 +79,7 @@ class KafkaBroker:
             LocalServiceError: it ended at once.
         """
         write_private(self.properties, server_properties(self.node_id, brokers, self.data.name))
-        self.process.spawn(java.broker_command(self.properties), cwd=self._folder)
+        self.process.spawn(java.broker_command(self.properties), environment=JAVA_ENVIRONMENT, cwd=self._folder)
 
     def ask(self, address: BrokerAddress) -> ClusterView | None:
         """Return the cluster as this broker sees it, None when it does not answer."""

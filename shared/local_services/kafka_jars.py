@@ -13,7 +13,7 @@ from omnibase_infra.shared.core.errors import LocalServiceError
 from omnibase_infra.shared.core.settings import cache_directory
 from omnibase_infra.shared.local_services.file_lock import file_lock
 from omnibase_infra.shared.local_services.local_extra import require_package
-from omnibase_infra.shared.local_services.service import ProgressCallback, Stopwatch, no_progress
+from omnibase_infra.shared.local_services.service import ProgressCallback, Stopwatch, no_progress, waiting_for
 
 KAFKA_VERSION = "4.1.0"
 LOCK_FILE = Path(__file__).with_name(f"kafka-{KAFKA_VERSION}.sha256")
@@ -74,19 +74,25 @@ def fetch_kafka_jars(progress: ProgressCallback = no_progress) -> list[Path]:
     paths = [home / "jars" / jar.file_name for jar in jars]
     if all(path.exists() for path in paths):
         return paths
-    with file_lock(home / "lock", timeout=LOCK_TIMEOUT_SECONDS):
+    with file_lock(home / "lock", timeout=LOCK_TIMEOUT_SECONDS, on_wait=waiting_for("kafka", progress)):
         missing = [(jar, path) for jar, path in zip(jars, paths, strict=True) if not path.exists()]
         if missing:
             _fetch_all(missing, home / "maven", progress)
+            for cache in home.glob("*.aot"):
+                cache.unlink()  # made with other files: Java compares their times
     return paths
 
 
 def _fetch_all(missing: list[tuple[PinnedJar, Path]], repository: Path, progress: ProgressCallback) -> None:
     # Nothing is imported from jgo before it is needed: it pulls in an HTTP client.
     require_package("jgo", "resolves the Kafka jars")
+    from jgo.config import GlobalSettings
+    from jgo.constants import MAVEN_CENTRAL_URL
     from jgo.maven import MavenContext
 
-    context = MavenContext(repo_cache=repository, timeout=REQUEST_TIMEOUT_SECONDS)
+    # Mirrors of a company's network come first; what they serve is checked like everything else.
+    repositories = {**GlobalSettings.load().repositories, "central": MAVEN_CENTRAL_URL}
+    context = MavenContext(repo_cache=repository, remote_repos=repositories, timeout=REQUEST_TIMEOUT_SECONDS)
     step = f"fetching {len(missing)} jars of Apache Kafka {KAFKA_VERSION} (43 MB, once per user)"
     with Stopwatch("kafka", step, progress), ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
         downloads = [pool.submit(_fetch, context, jar, path) for jar, path in missing]
@@ -120,5 +126,8 @@ def _fetch(context: Any, jar: PinnedJar, target: Path) -> None:
         reason = f"its SHA-256 is {found}, expected {jar.sha256}"
     raise LocalServiceError(
         f"{jar.coordinate} could not be fetched in {ATTEMPTS} attempts: {reason}",
-        hint="check the network and proxy settings and repeat; what was fetched already is kept",
+        hint=(
+            "check the network and proxy settings, or name a mirror under [repositories] in ~/.config/jgo.conf, and "
+            "repeat; what was fetched already is kept"
+        ),
     )

@@ -12,6 +12,8 @@ from omnibase_infra.shared.local_services.kafka_settings import JAVA_OPTIONS, LO
 from omnibase_infra.shared.local_services.local_extra import java
 from omnibase_infra.shared.local_services.server_process import BASE_ENVIRONMENT
 
+# Java takes the encoding of file names from the locale.
+JAVA_ENVIRONMENT = {**BASE_ENVIRONMENT, "LC_ALL": "C.UTF-8"}
 FORMAT_TIMEOUT_SECONDS = 60.0
 OUTPUT_LINES_IN_ERRORS = 15
 
@@ -58,7 +60,7 @@ class KafkaJava:
             result = subprocess.run(
                 command,
                 cwd=properties.parent,
-                env=BASE_ENVIRONMENT,
+                env=JAVA_ENVIRONMENT,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,

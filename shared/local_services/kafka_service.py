@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import msgspec
 
 from omnibase_infra.shared.core.errors import LocalServiceError
 from omnibase_infra.shared.local_services import free_ports
@@ -16,6 +15,7 @@ from omnibase_infra.shared.local_services.kafka_jars import KAFKA_VERSION, fetch
 from omnibase_infra.shared.local_services.kafka_java import KafkaJava
 from omnibase_infra.shared.local_services.kafka_settings import BrokerAddress
 from omnibase_infra.shared.local_services.private_files import write_private
+from omnibase_infra.shared.local_services.server_process import stop_together, wait_until_ready
 from omnibase_infra.shared.local_services.service import (
     Progress,
     ProgressCallback,
@@ -24,15 +24,16 @@ from omnibase_infra.shared.local_services.service import (
     Stopwatch,
     no_progress,
 )
+from omnibase_infra.shared.local_services.whole_folders import remove_whole
 
 READY_TIMEOUT_SECONDS = 60.0
 START_ATTEMPTS = 3
 MOST_BROKERS = 3
+DELETE_DATA_HINT = "`omninode infra down --delete-data` removes its data"
 PORT_TAKEN = "Address already in use"
 
 
-@dataclass(frozen=True, slots=True)
-class KafkaCluster:
+class KafkaCluster(msgspec.Struct, frozen=True):
     """What belongs to a data folder for good, and the addresses it was last reached under."""
 
     cluster_id: str
@@ -57,6 +58,8 @@ class KafkaService:
         self._folder = folder.resolve()
         self._asked_for = brokers
         self._cluster_file = self._folder / "cluster.json"
+        self._brokers: list[KafkaBroker] = []
+        self._prepared_java: KafkaJava | None = None
 
     @property
     def log_path(self) -> Path:
@@ -68,7 +71,9 @@ class KafkaService:
         """Return the brokers, for tests that stop, kill or start one of several."""
         cluster = self._cluster()
         count = len(cluster.brokers) if cluster else self._asked_for or 1
-        return [KafkaBroker(self._folder, number) for number in range(1, count + 1)]
+        for number in range(len(self._brokers) + 1, count + 1):
+            self._brokers.append(KafkaBroker(self._folder, number))
+        return self._brokers[:count]
 
     def prepare(self, progress: ProgressCallback = no_progress) -> None:
         """Fetch the jars, train the start-up cache, format the data folders: what is missing of it.
@@ -91,7 +96,7 @@ class KafkaService:
         elif self._asked_for not in (None, len(cluster.brokers)):
             raise LocalServiceError(
                 f"kafka: {self._folder} holds the data of {len(cluster.brokers)} brokers, not of {self._asked_for}",
-                hint="`omninode infra down --delete-data` removes it",
+                hint=DELETE_DATA_HINT,
             )
         missing = [broker for broker in self.brokers if not broker.is_formatted]
         if missing:
@@ -126,15 +131,15 @@ class KafkaService:
                 for broker in missing:
                     broker.process.kill()
                 # Between the choice of a port and its use another process may have taken it.
-                if not (isinstance(error, LocalServiceError) and PORT_TAKEN in str(error)) or attempt == START_ATTEMPTS:
+                port_taken = any(broker.process.said(PORT_TAKEN) for broker in missing)
+                if not (isinstance(error, LocalServiceError) and port_taken and attempt < START_ATTEMPTS):
                     raise
             else:
                 return
 
     def stop(self) -> bool:
-        """End all brokers gracefully, the followers of a quorum first."""
-        ended = [broker.process.stop() for broker in reversed(self.brokers)]
-        return any(ended)
+        """End all brokers gracefully."""
+        return stop_together([broker.process for broker in self.brokers])
 
     def kill(self) -> bool:
         """End all brokers at once, as a power cut would."""
@@ -163,7 +168,7 @@ class KafkaService:
             name=self.name,
             state=state,
             address=self._bootstrap_servers() if running else "",
-            version=self.version,
+            version=self.version if running else "",
             uptime_seconds=min(uptimes, default=None),
             detail=detail,
             log_path=self.log_path,
@@ -185,17 +190,19 @@ class KafkaService:
         """
         if any(broker.process.is_running() for broker in self.brokers):
             raise LocalServiceError("kafka: a broker runs; its data is not removed", hint="stop it first")
-        if self._folder.exists():
-            shutil.rmtree(self._folder)
+        remove_whole(self._folder)
 
     def _java(self, progress: ProgressCallback) -> KafkaJava:
-        jars = fetch_kafka_jars(progress)
-        try:
-            return KafkaJava(jars, prepare_aot_cache(jars, progress))
-        except LocalServiceError as error:
-            # The cache saves seconds and changes nothing else.
-            progress(Progress(self.name, f"starting without a start-up cache: {error}", done=True))
-            return KafkaJava(jars)
+        if self._prepared_java is None:
+            jars = fetch_kafka_jars(progress)
+            cache = None
+            try:
+                cache = prepare_aot_cache(jars, progress)
+            except LocalServiceError as error:
+                # The cache saves seconds and changes nothing else.
+                progress(Progress(self.name, f"starting without a start-up cache: {error}", done=True))
+            self._prepared_java = KafkaJava(jars, cache)
+        return self._prepared_java
 
     def _settle_ports(self, missing: list[KafkaBroker], progress: ProgressCallback) -> None:
         """Give brokers whose ports are taken by others new ones; only while no broker of the cluster runs."""
@@ -211,8 +218,7 @@ class KafkaService:
         self._remember(KafkaCluster(cluster.cluster_id, tuple(BrokerAddress(*pair) for pair in pairs)))
 
     def _wait(self) -> None:
-        for broker in self.brokers:
-            broker.process.wait_until_ready(self._answers, timeout=READY_TIMEOUT_SECONDS)
+        wait_until_ready([broker.process for broker in self.brokers], self._answers, timeout=READY_TIMEOUT_SECONDS)
 
     def _answers(self) -> bool:
         """Return whether every broker answers, is of this cluster and sees all the others."""
@@ -234,10 +240,11 @@ class KafkaService:
 
     def _cluster(self) -> KafkaCluster | None:
         try:
-            content = json.loads(self._cluster_file.read_text(encoding="utf-8"))
+            return msgspec.json.decode(self._cluster_file.read_bytes(), type=KafkaCluster)
         except FileNotFoundError:
             return None
-        return KafkaCluster(content["cluster_id"], tuple(BrokerAddress(**item) for item in content["brokers"]))
+        except msgspec.DecodeError as error:
+            raise LocalServiceError(f"kafka: {self._cluster_file} is damaged: {error}", hint=DELETE_DATA_HINT) from None
 
     def _remember(self, cluster: KafkaCluster) -> None:
-        write_private(self._cluster_file, json.dumps(asdict(cluster), indent=2) + "\n")
+        write_private(self._cluster_file, msgspec.json.encode(cluster).decode() + "\n")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from omnibase_infra.shared.local_services.free_ports import LOOPBACK
 
@@ -56,8 +57,7 @@ log.cleaner.io.buffer.size=65536
 """
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerAddress:
+class BrokerAddress(msgspec.Struct, frozen=True):
     """Ports of one broker on the loopback address: for clients, and for the controller quorum."""
 
     client_port: int

@@ -10,17 +10,20 @@ from pathlib import Path
 POLL_SECONDS = 0.1
 
 
-def tail(path: Path, lines: int) -> list[str]:
-    """Return the last lines of a text file, without reading the whole of a large one; [] if it is missing."""
+def tail(path: Path, lines: int, *, start: int = 0, end: int | None = None) -> list[str]:
+    """Return the last lines of a text file, without reading the whole of a large one; [] if it is missing.
+
+    Only bytes from `start` to `end` are looked at.
+    """
     if lines <= 0 or not path.exists():
         return []
     with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
+        size = max(0, (file.seek(0, os.SEEK_END) if end is None else end) - start)
         block = 0
         content = b""
         while block < size and content.count(b"\n") <= lines:
             block = min(size, block + 65536)
-            file.seek(size - block)
+            file.seek(start + size - block)
             content = file.read(block)
     return content.decode("utf-8", errors="replace").splitlines()[-lines:]
 
@@ -32,9 +35,9 @@ def follow_log(path: Path, *, lines: int = 50) -> Iterator[str]:
     """
     while not path.exists():
         time.sleep(POLL_SECONDS)
-    yield from tail(path, lines)
-    position = path.stat().st_size
-    inode = path.stat().st_ino
+    status = path.stat()
+    position, inode = status.st_size, status.st_ino
+    yield from tail(path, lines, end=position)
     rest = b""
     while True:
         time.sleep(POLL_SECONDS)

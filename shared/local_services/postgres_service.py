@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
 import signal
 import subprocess
 import time
 from functools import cached_property
 from pathlib import Path
 
+import msgspec
+
 from omnibase_infra.shared.core.errors import LocalServiceError
 from omnibase_infra.shared.local_services import free_ports
-from omnibase_infra.shared.local_services.dependency_checks import check_postgres
+from omnibase_infra.shared.local_services.dependency_checks import CheckResult, check_postgres
 from omnibase_infra.shared.local_services.free_ports import LOOPBACK
 from omnibase_infra.shared.local_services.postgres_binaries import postgres_programs
 from omnibase_infra.shared.local_services.postgres_cluster import DATABASE, SUPERUSER, PostgresCluster
 from omnibase_infra.shared.local_services.private_files import write_private
-from omnibase_infra.shared.local_services.server_process import BASE_ENVIRONMENT, ServerProcess
+from omnibase_infra.shared.local_services.server_process import BASE_ENVIRONMENT, ServerProcess, wait_until_ready
 from omnibase_infra.shared.local_services.service import (
     Progress,
     ProgressCallback,
@@ -28,6 +28,7 @@ from omnibase_infra.shared.local_services.service import (
     no_progress,
 )
 from omnibase_infra.shared.local_services.unprivileged_user import UnprivilegedUser, shared_folder, user_to_drop_to
+from omnibase_infra.shared.local_services.whole_folders import remove_whole
 
 READY_TIMEOUT_SECONDS = 60.0
 START_ATTEMPTS = 3
@@ -52,6 +53,12 @@ SERVER_OPTIONS = {
 }
 
 
+class RememberedPort(msgspec.Struct, frozen=True):
+    """Content of the file that keeps the address over restarts."""
+
+    port: int
+
+
 class PostgresService:
     """PostgreSQL on the loopback address, with one superuser and one database, both named `omnibase`.
 
@@ -71,7 +78,7 @@ class PostgresService:
     def _user(self) -> UnprivilegedUser | None:
         return user_to_drop_to()
 
-    @cached_property
+    @property
     def _cluster(self) -> PostgresCluster:
         home = self._folder
         if self._user is not None and not self._user.can_enter(home):
@@ -104,9 +111,13 @@ class PostgresService:
     def version(self) -> str:
         """Return the version of the installed server, for example 18.4."""
         command = [str(postgres_programs(self._user) / "postgres"), "--version"]
-        result = subprocess.run(
-            command, env=BASE_ENVIRONMENT, capture_output=True, text=True, check=True, timeout=VERSION_TIMEOUT_SECONDS
-        )
+        timeout = VERSION_TIMEOUT_SECONDS
+        try:
+            result = subprocess.run(
+                command, env=BASE_ENVIRONMENT, capture_output=True, text=True, check=True, timeout=timeout
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise LocalServiceError(f"postgres: {command[0]} cannot be run: {error}") from error
         return result.stdout.split()[-1]
 
     def prepare(self, progress: ProgressCallback = no_progress) -> None:
@@ -115,6 +126,7 @@ class PostgresService:
         Raises:
             LocalServiceError: says which of it failed.
         """
+        self._make_folders()
         programs = postgres_programs(self._user, progress)
         if not self.process.is_running():
             self.process.stop()  # one that lost its pid file would write to the same folder
@@ -138,11 +150,11 @@ class PostgresService:
             attempt += 1
             try:
                 self._start_once(progress)
-            except LocalServiceError as error:
-                memory = MEMORY_IN_USE in str(error) and time.monotonic() < deadline
+            except LocalServiceError:
+                memory_in_use = self.process.said(MEMORY_IN_USE) and time.monotonic() < deadline
                 # Between the choice of a port and its use another process may have taken it.
-                port = PORT_TAKEN in str(error) and attempt < START_ATTEMPTS
-                if not (memory or port):
+                port_taken = self.process.said(PORT_TAKEN) and attempt < START_ATTEMPTS
+                if not (memory_in_use or port_taken):
                     raise
                 time.sleep(0.1)
             else:
@@ -179,17 +191,17 @@ class PostgresService:
         """Log in and run a statement."""
         running = self.process.is_running()
         state: ServiceState = "stopped"
-        detail = ""
+        result = CheckResult()
         if running:
-            detail = check_postgres(self._dsn()).problem
-            state = "unhealthy" if detail else "running"
+            result = check_postgres(self._dsn())
+            state = "unhealthy" if result.problem else "running"
         return ServiceStatus(
             name=self.name,
             state=state,
             address=f"{LOOPBACK}:{self._port()}" if running else "",
-            version=self.version,
+            version=result.version,
             uptime_seconds=self.process.uptime_seconds(),
-            detail=detail,
+            detail=result.problem,
             log_path=self.log_path,
         )
 
@@ -209,13 +221,20 @@ class PostgresService:
         """
         if self.process.is_running():
             raise LocalServiceError("postgres: it runs; its data are not removed", hint="stop it first")
-        for folder in {self._cluster.home, self._folder}:
-            if folder.exists():
-                shutil.rmtree(folder)
+        for folder in (self._cluster.home, self._folder):
+            remove_whole(folder)
+
+    def _make_folders(self) -> None:
+        # The folders of our own are made so that the server's user can enter them, whatever the umask is.
+        self._folder.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (self._folder, self._cluster.home):
+            if not folder.exists():
+                folder.mkdir()
+                folder.chmod(0o755)
 
     def _wait(self) -> None:
         port = self._port()
-        self.process.wait_until_ready(lambda: self._cluster.is_ready(port), timeout=READY_TIMEOUT_SECONDS)
+        wait_until_ready([self.process], lambda: self._cluster.is_ready(port), timeout=READY_TIMEOUT_SECONDS)
 
     def _dsn(self) -> str:
         return f"postgresql://{SUPERUSER}:{self._cluster.password()}@{LOOPBACK}:{self._port()}/{DATABASE}"
@@ -226,18 +245,22 @@ class PostgresService:
 
     def _port(self) -> int:
         try:
-            return int(json.loads(self._port_file.read_text(encoding="utf-8"))["port"])
-        except FileNotFoundError:
+            return msgspec.json.decode(self._port_file.read_bytes(), type=RememberedPort).port
+        except (FileNotFoundError, msgspec.DecodeError):
             raise LocalServiceError(
-                f"postgres: {self._folder} was never started", hint="run `omninode infra up`"
+                f"postgres: {self._folder} was never started, or port.json in it is damaged",
+                hint="run `omninode infra up`",
             ) from None
 
     def _settle_port(self, progress: ProgressCallback) -> int:
-        remembered = [self._port()] if self._port_file.exists() else []
+        try:
+            remembered = [self._port()]
+        except LocalServiceError:
+            remembered = []  # the first start, or nothing that can be remembered
         (port,) = free_ports.keep_or_choose(remembered, 1)
         if [port] != remembered:
             if remembered:
                 step = f"choosing another port: {remembered[0]} is taken by another process"
                 progress(Progress(self.name, step, done=True))
-            write_private(self._port_file, json.dumps({"port": port}) + "\n")
+            write_private(self._port_file, msgspec.json.encode(RememberedPort(port)).decode() + "\n")
         return port

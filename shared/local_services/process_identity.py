@@ -79,6 +79,18 @@ def is_same_alive(identity: ProcessIdentity) -> bool:
     return current is not None and current.started == identity.started
 
 
+def works_in(pid: int, folder: Path) -> bool:
+    """Return whether a process lives that has this folder as its working directory or, without `/proc`, an argument."""
+    if not _has_proc():
+        return identify(pid, str(folder)) is not None
+    if _from_proc(pid) is None:
+        return False
+    try:
+        return (PROC / str(pid) / "cwd").samefile(folder)
+    except OSError:
+        return False  # ended meanwhile, or not ours to look into: then it is no server of ours
+
+
 def _has_proc() -> bool:
     return (PROC / "self" / "stat").exists()
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import msgspec
 
 from omnibase_infra.shared.core.errors import LocalServiceError
 from omnibase_infra.shared.local_services import process_identity
@@ -22,6 +23,9 @@ POLL_SECONDS = 0.02
 KILL_TIMEOUT_SECONDS = 10.0
 EXEC_TIMEOUT_SECONDS = 5.0
 LOG_LINES_IN_ERRORS = 15
+COMPLAINTS_IN_ERRORS = 8
+OUTPUT_LINES_SEARCHED = 2000
+COMPLAINT = re.compile(r"\b(ERROR|FATAL|PANIC)\b|Exception|^Error")
 ROTATE_LOG_BYTES = 20 * 1024 * 1024
 BASE_ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
@@ -43,8 +47,7 @@ def _reap(pid: int) -> None:
         del _children[pid]
 
 
-@dataclass(frozen=True, slots=True)
-class PidRecord:
+class PidRecord(msgspec.Struct, frozen=True):
     """What a pid file holds. `started_at` is wall-clock time in seconds since the epoch."""
 
     pid: int
@@ -77,14 +80,15 @@ class ServerProcess:
         self.pid_file = pid_file
         self.log_path = log_path
         self.marker = marker
-        self._stop_signals = stop_signals
+        self.stop_signals = stop_signals
+        self._log_start = 0
 
     def record(self) -> PidRecord | None:
         """Return what the pid file says if exactly that process lives, else None."""
         try:
-            record = PidRecord(**json.loads(self.pid_file.read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError, TypeError):
-            return None  # no file, or one cut short by a crash: nothing is known to run
+            record = msgspec.json.decode(self.pid_file.read_bytes(), type=PidRecord)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None  # no file, or one that a crash damaged: nothing is known to run
         except PermissionError as error:
             raise LocalServiceError(f"{self.pid_file} belongs to another user, who started {self.title}") from error
         _reap(record.pid)
@@ -121,6 +125,7 @@ class ServerProcess:
         """
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         self._rotate_log()
+        self._log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
         try:
             with self.log_path.open("ab") as log:
                 child = _DetachedPopen(
@@ -152,39 +157,13 @@ class ServerProcess:
             time.sleep(0.001)
         raise self.failure("ended at once")
 
-    def wait_until_ready(self, ready: Callable[[], bool], *, timeout: float) -> None:
-        """Wait until `ready()` holds while the process lives.
-
-        Raises:
-            LocalServiceError: the process ended, or `timeout` seconds passed; with the last log lines.
-        """
-        deadline = time.monotonic() + timeout
-        while True:
-            alive = self.is_running()
-            if alive and ready():
-                return
-            if not alive:
-                raise self.failure("ended before it answered")
-            if time.monotonic() > deadline:
-                raise self.failure(f"did not answer within {timeout:g} s")
-            time.sleep(POLL_SECONDS)
-
     def stop(self) -> bool:
         """End the process by its graceful signals, by SIGKILL after them. Returns whether it was running.
 
         Raises:
             LocalServiceError: it survived even SIGKILL for a while.
         """
-        identity = self._identity_or_orphan()
-        if identity is None:
-            self.pid_file.unlink(missing_ok=True)
-            return False
-        for number, seconds in self._stop_signals:
-            _signal(identity.pid, number)
-            if self._wait_for_end([identity], seconds):
-                self.pid_file.unlink(missing_ok=True)
-                return True
-        return self.kill()
+        return stop_together([self])
 
     def kill(self) -> bool:
         """End the process and its descendants by SIGKILL. Returns whether it was running.
@@ -192,54 +171,105 @@ class ServerProcess:
         Raises:
             LocalServiceError: it survived for a while.
         """
-        identity = self._identity_or_orphan()
-        if identity is None:
-            self.pid_file.unlink(missing_ok=True)
-            return False
-        family = [identity, *process_identity.descendants(identity.pid)]
-        for member in family:
-            if process_identity.is_same_alive(member):
-                _signal(member.pid, signal.SIGKILL)
-        if not self._wait_for_end(family, KILL_TIMEOUT_SECONDS):
-            raise LocalServiceError(f"{self.title}: process {identity.pid} does not end, not even by SIGKILL")
+        identity = self.identity_or_orphan()
+        if identity is not None:
+            family = [identity, *process_identity.descendants(identity.pid)]
+            for member in family:
+                _signal(member, signal.SIGKILL)
+            if not _wait_for_end(family, KILL_TIMEOUT_SECONDS):
+                raise LocalServiceError(f"{self.title}: process {identity.pid} does not end, not even by SIGKILL")
         self.pid_file.unlink(missing_ok=True)
-        return True
+        return identity is not None
 
-    def _identity_or_orphan(self) -> ProcessIdentity | None:
-        # A pid file may be lost: removed by people, or never written because we ended just after the start.
+    def identity_or_orphan(self) -> ProcessIdentity | None:
+        """Return the process also when its pid file is lost: removed, or never written because we were killed."""
         return self.identity() or process_identity.find(self.marker)
 
     def failure(self, reason: str) -> LocalServiceError:
         """Return the error that says what happened to this process, with the last log lines."""
-        lines = tail(self.log_path, LOG_LINES_IN_ERRORS)
-        text = "\n  ".join(lines) if lines else "(the log is empty)"
-        return LocalServiceError(f"{self.title} {reason}; last lines of {self.log_path}:\n  {text}")
+        lines = self._output()
+        last = lines[-LOG_LINES_IN_ERRORS:]
+        # A server that gives up says why and then tells at length how it shuts down.
+        complaints = [line for line in lines[:-LOG_LINES_IN_ERRORS] if COMPLAINT.search(line)][-COMPLAINTS_IN_ERRORS:]
+        text = "\n  ".join([*complaints, *(["..."] if complaints else []), *last]) or "(it wrote nothing)"
+        return LocalServiceError(
+            f"{self.title} {reason}; from {self.log_path}:\n  {text}",
+            hint="if its data are damaged, `omninode infra down --delete-data` removes them",
+        )
+
+    def said(self, text: str) -> bool:
+        """Return whether the process that was started last wrote `text`."""
+        return any(text in line for line in self._output())
+
+    def _output(self) -> list[str]:
+        return tail(self.log_path, OUTPUT_LINES_SEARCHED, start=self._log_start)
 
     def _remember(self, identity: ProcessIdentity) -> None:
         record = PidRecord(identity.pid, identity.started, identity.marker, time.time())
-        write_private(self.pid_file, json.dumps(asdict(record)) + "\n")
+        write_private(self.pid_file, msgspec.json.encode(record).decode() + "\n")
 
     def _rotate_log(self) -> None:
         if self.log_path.exists() and self.log_path.stat().st_size > ROTATE_LOG_BYTES:
             self.log_path.replace(self.log_path.with_name(self.log_path.name + ".1"))
 
-    @staticmethod
-    def _wait_for_end(family: Sequence[ProcessIdentity], seconds: float) -> bool:
-        deadline = time.monotonic() + seconds
-        while True:
-            for member in family:
-                _reap(member.pid)
-            if not any(process_identity.is_same_alive(member) for member in family):
-                return True
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(POLL_SECONDS)
+
+def wait_until_ready(processes: Sequence[ServerProcess], ready: Callable[[], bool], *, timeout: float) -> None:
+    """Wait until `ready()` holds while all processes live.
+
+    Raises:
+        LocalServiceError: one ended, or `timeout` seconds passed; with the last log lines.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        if ended := [process for process in processes if not process.is_running()]:
+            raise ended[0].failure("ended before it answered")
+        if ready():
+            return
+        if time.monotonic() > deadline:
+            raise processes[0].failure(f"did not answer within {timeout:g} s")
+        time.sleep(POLL_SECONDS)
 
 
-def _signal(pid: int, number: signal.Signals) -> None:
+def stop_together(processes: Sequence[ServerProcess]) -> bool:
+    """End processes of one kind by their graceful signals at the same time, by SIGKILL after them.
+
+    Members of a quorum do not end well one by one: the last ones would wait for a majority.
+
+    Returns whether one was running.
+
+    Raises:
+        LocalServiceError: one survived even SIGKILL for a while.
+    """
+    running = [found for process in processes if (found := process.identity_or_orphan()) is not None]
+    for number, seconds in processes[0].stop_signals if running else ():
+        for identity in running:
+            _signal(identity, number)
+        if _wait_for_end(running, seconds):
+            break
+    # Those that still live are ended; for the others this removes the pid file.
+    for process in processes:
+        process.kill()
+    return bool(running)
+
+
+def _wait_for_end(family: Sequence[ProcessIdentity], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while True:
+        for member in family:
+            _reap(member.pid)
+        if not any(process_identity.is_same_alive(member) for member in family):
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_SECONDS)
+
+
+def _signal(process: ProcessIdentity, number: signal.Signals) -> None:
+    if not process_identity.is_same_alive(process):
+        return  # it ended by itself, and its number may be another's by now
     try:
-        os.kill(pid, number)
+        os.kill(process.pid, number)
     except ProcessLookupError:
-        return  # it ended by itself in between: what was wanted
+        return  # it ended in between: what was wanted
     except PermissionError as error:
-        raise LocalServiceError(f"process {pid} belongs to another user and cannot be ended") from error
+        raise LocalServiceError(f"process {process.pid} belongs to another user and cannot be ended") from error

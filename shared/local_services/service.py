@@ -38,6 +38,11 @@ def no_progress(_: Progress) -> None:
     """Report to nobody: the default callback."""
 
 
+def waiting_for(service: str, progress: ProgressCallback) -> Callable[[str], None]:
+    """Return what tells `progress` that a lock is awaited, given its holder."""
+    return lambda holder: progress(Progress(service, f"waiting for {holder}", done=True))
+
+
 class Stopwatch:
     """Report a step when it begins and, if it did not fail, when it is done: `with Stopwatch(...):`."""
 
