@@ -31,7 +31,9 @@ logger = logging.getLogger(__name__)
 Connection = asyncpg.pool.PoolConnectionProxy
 
 _DSN_FORM: Final = "postgresql://user:password@host:port/database?sslmode=…; percent-encode special characters"
-_FULL_RESET: Final = "SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL;"
+_FULL_RESET: Final = (
+    "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *;"
+)
 # How much longer than the server's own statement time-out we wait before we call the server unresponsive.
 _COMMAND_MARGIN_SECONDS: Final = 5.0
 _FLOOR_RETRY_SECONDS: Final = (1.0, 30.0)

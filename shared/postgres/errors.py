@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import re
 import socket
 import ssl
@@ -173,6 +174,6 @@ def _is_network_error(error: Exception) -> bool:
 def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "time-out"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+    if isinstance(error, OSError) and error.errno and error.errno > 0:
+        return os.strerror(error.errno).lower()
     return sanitised(str(error)) or type(error).__name__

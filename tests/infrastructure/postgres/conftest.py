@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from omnibase_infra.shared.core.ids import original_id
+from omnibase_infra.shared.core.ports import InboxMessage
+from omnibase_infra.shared.local_services import PostgresService
+from omnibase_infra.shared.postgres.connection_pool import PostgresConnectionPool
+from omnibase_infra.shared.postgres.effect_store import PostgresEffectStore
+from omnibase_infra.shared.testing.postgres_fixtures import (  # noqa: F401 - fixtures of this folder
+    postgres_connection_pool,
+    postgres_container,
+    postgres_migration_applied,
+    postgres_node_template,
+    postgres_template,
+    postgres_test_db,
+)
+
+MessageFactory = Callable[..., InboxMessage]
+
+
+def make_message(**changes: object) -> InboxMessage:
+    values: dict[str, object] = {
+        "source": "/omnibase/test/client",
+        "message_id": original_id(),
+        "redrive_id": "",
+        "payload_hash": os.urandom(16),
+        "topic": "onex.cmd.postgres-adapter.requests.v1",
+        "partition": 3,
+        "offset": 17,
+        "day_ms": time.time_ns() // 1_000_000,
+    }
+    return InboxMessage(**(values | changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def new_message() -> MessageFactory:
+    return make_message
+
+
+@pytest.fixture
+def store(postgres_connection_pool: PostgresConnectionPool) -> PostgresEffectStore:  # noqa: F811
+    return PostgresEffectStore(postgres_connection_pool, "test.omnibase-infra.postgres-adapter.consume.v1")
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[PostgresService]:
+    """A server that a test may stop and kill."""
+    service = PostgresService(tmp_path / "postgres")
+    service.prepare()
+    service.start()
+    yield service
+    service.stop()
+    service.delete_data()
+
+
+@pytest.fixture
+def own_dsn(own_server: PostgresService) -> str:
+    return own_server.variables()["OMNIBASE_POSTGRES_DSN"]
