@@ -18,7 +18,7 @@ class OutboundRecord(msgspec.Struct, frozen=True):
     """A record to produce. `topic` is logical; the producer adds the realm. `key` None has no order."""
 
     topic: str
-    value: bytes
+    value: bytes | None
     key: bytes | None = None
     headers: Sequence[tuple[str, bytes | None]] | None = None
     partition: int | None = None
@@ -150,6 +150,17 @@ class BatchContext(msgspec.Struct, frozen=True):
     envelopes: Sequence[Envelope]
     session: EffectSession | None
     spec: WorkerSpec
+
+    @property
+    def connection(self) -> Any:
+        """Return the dependency's own connection of the open transaction, for the kit's processors.
+
+        Raises:
+            RuntimeError: the operation runs without a transaction.
+        """
+        if self.session is None:
+            raise RuntimeError("this operation runs without a transaction")
+        return self.session.connection
 
 
 class OperationHandler(Protocol):

@@ -1,0 +1,113 @@
+"""Models from a contract's `definitions`: datamodel-code-generator reads the JSON Schema, we keep its types.
+
+Its msgspec output is parsed and turned into the same plan that kits make, so that every model looks alike.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from omnibase_infra.shared.generator.plan import AliasPlan, FieldPlan, ModelPlan, StructPlan
+
+# JSON Schema formats whose Python type the library does not know for msgspec.
+_FORMATS: Final = {
+    "date-time": "AwareDateTime",
+    "uuid": "UUID",
+    "date": "date",
+    "time": "time",
+    "duration": "timedelta",
+}
+_PLACEHOLDER: Final = "omnibase_format"
+
+Schema = Mapping[str, Any]
+
+
+def definition_models(definitions: Mapping[str, Schema]) -> tuple[ModelPlan, ...]:
+    """Return the models of JSON Schema definitions, and of the objects nested in them. Deterministic."""
+    if not definitions:
+        return ()
+    module = ast.parse(_generated_source(definitions))
+    # The root of the document itself is no model.
+    return tuple(model for model in _models(module, definitions) if model.name != "OmnibaseDefinitions")
+
+
+def _generated_source(definitions: Mapping[str, Schema]) -> str:
+    from datamodel_code_generator import InputFileType, LiteralType, PythonVersion, generate
+    from datamodel_code_generator.enums import DataModelType
+
+    document = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "OmnibaseDefinitions",
+        "$defs": {name: _with_known_formats(definitions[name]) for name in sorted(definitions)},
+    }
+    source = generate(
+        json.dumps(document),
+        input_file_type=InputFileType.JsonSchema,
+        output_model_type=DataModelType.MsgspecStruct,
+        target_python_version=PythonVersion.PY_311,
+        enum_field_as_literal=LiteralType.All,
+        disable_timestamp=True,
+        field_constraints=True,
+        formatters=[],
+        keyword_only=True,
+        use_annotated=True,
+        use_double_quotes=True,
+        use_standard_collections=True,
+        use_union_operator=True,
+    )
+    if not isinstance(source, str):
+        raise TypeError(f"datamodel-code-generator returned {type(source).__name__}, expected one module")
+    return source
+
+
+def _with_known_formats(schema: Any) -> Any:
+    """Return the schema with formats it would lose moved into `customTypePath`, and references made local."""
+    if isinstance(schema, list):
+        return [_with_known_formats(item) for item in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    result = {key: _with_known_formats(value) for key, value in schema.items()}
+    if isinstance(reference := result.get("$ref"), str):
+        result["$ref"] = re.sub(r"\A#/definitions/", "#/$defs/", reference)
+    name = _FORMATS.get(result["format"]) if isinstance(result.get("format"), str) else None
+    if name and result.get("type") == "string":
+        del result["format"]
+        result["customTypePath"] = f"{_PLACEHOLDER}.{name}"
+    return result
+
+
+def _models(module: ast.Module, definitions: Mapping[str, Schema]) -> Iterator[ModelPlan]:
+    for node in module.body:
+        if isinstance(node, ast.ClassDef):
+            schema = definitions.get(node.name, {})
+            yield StructPlan(node.name, _description(schema, node.name), tuple(_fields(node, schema)))
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
+            name = node.target.id
+            yield AliasPlan(name, _description(definitions.get(name, {}), name), ast.unparse(node.value))
+
+
+def _description(schema: Schema, name: str) -> str:
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name.removeprefix("Model")).lower()
+    return str(schema.get("description") or f"{words[:1].upper()}{words[1:]}.")
+
+
+def _fields(node: ast.ClassDef, schema: Schema) -> Iterator[FieldPlan]:
+    for statement in node.body:
+        if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
+            continue
+        name = statement.target.id
+        default = ast.unparse(statement.value) if statement.value else ""
+        annotation = ast.unparse(statement.annotation)
+        if default not in ("", "UNSET"):
+            annotation = annotation.replace(" | UnsetType", "")
+        yield FieldPlan(name, annotation, default, _field_description(schema, name))
+
+
+def _field_description(schema: Schema, name: str) -> str:
+    properties = schema.get("properties") or {}
+    described = properties.get(name) or properties.get(name.rstrip("_")) or {}
+    return " ".join(str(described.get("description") or "").split())

@@ -1,0 +1,1 @@
+"""Kits: what the generator knows about one service."""
