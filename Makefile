@@ -1,0 +1,63 @@
+# The front door. `make help` lists the targets; every target that needs the environment sets it up by itself.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+export PYTHONSAFEPATH := 1
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+NODE ?=
+
+.PHONY: help setup demo up down run-worker generate check lint test bench clean lock
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[36m%-12s\033[0m %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## make .venv with the omninode command in it
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) deployment/setup_environment.py .venv requirements.lock
+	@touch $(STAMP)
+
+demo: $(STAMP) ## kill a worker in mid-work and prove that nothing is lost or doubled
+	@$(BIN)/omninode demo
+
+up: $(STAMP) ## start a local Kafka and PostgreSQL, with topics and tables
+	@$(BIN)/omninode infra up
+	@$(BIN)/omninode topics apply
+	@$(BIN)/omninode migrate
+
+down: $(STAMP) ## stop what `make up` started
+	@$(BIN)/omninode infra down
+
+run-worker: $(STAMP) ## run one worker: make run-worker NODE=postgres_adapter
+	@$(BIN)/omninode run --check $(NODE)
+	@$(MAKE) --no-print-directory up
+	@exec $(BIN)/omninode run $(NODE)
+
+generate: $(STAMP) ## write all nodes from their contracts
+	@$(BIN)/omninode generate
+
+check: lint ## lint, types, layers, contracts, generated files
+	@echo "types";   $(BIN)/mypy
+	@echo "layers";  $(BIN)/lint-imports --no-logo
+	@echo "contracts"; $(BIN)/omninode contract lint && $(BIN)/omninode topics lint
+	@echo "generated files"; $(BIN)/omninode generate --check
+
+lint: $(STAMP) ## ruff: rules and format
+	@echo "lint"; $(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+test: check ## everything CI runs: checks, then all tests on real servers
+	@$(BIN)/pytest
+
+bench: $(STAMP) ## measure, side by side in one run, into docs/benchmarks.md
+	@$(BIN)/python -m tests.performance.bench
+
+clean: ## stop local servers, remove .venv, caches and local data
+	@if [ -x $(BIN)/omninode ]; then $(BIN)/omninode infra down --delete-data; fi
+	rm -rf .venv .omnibase .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
+
+lock: $(STAMP) ## renew requirements.lock from pyproject.toml
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
+	  --no-header --no-annotate --no-emit-index-url --quiet --output-file requirements.lock

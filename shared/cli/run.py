@@ -1,0 +1,170 @@
+"""`omninode run`: start one worker. The only place that wires real servers to the runtime's ports."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from omnibase_infra.shared.core.errors import DependencyUnavailableError
+from omnibase_infra.shared.core.naming import TopicName
+from omnibase_infra.shared.core.ports import EffectStore
+from omnibase_infra.shared.core.settings import Settings, load_settings
+from omnibase_infra.shared.core.worker_spec import WorkerSpec
+
+if TYPE_CHECKING:
+    from omnibase_infra.shared.registry.container import ONEXContainer
+
+_TOPIC_CHECK_SECONDS: Final = 5.0
+_CLOSE_SECONDS: Final = 10.0
+
+
+def run(
+    node: Annotated[str, typer.Argument(help="Node folder, for example postgres_adapter.")],
+    version: Annotated[str | None, typer.Option(help="Version such as 1.0.0; default: the newest.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Only check that the node exists and loads.")] = False,
+) -> None:
+    """Run a node's worker until SIGTERM or Ctrl-C; then drain, commit and leave the group.
+
+    Settings come from OMNIBASE_* variables and from what `omninode infra up` wrote. Exit codes: 0 stopped as asked,
+    1 stopped by a failure a restart may cure, 2 settings, topics, offsets or schema are wrong.
+    """
+    from omnibase_infra.shared.registry.nodes import load_spec
+
+    spec = load_spec(node, version)
+    if check:
+        return
+    settings = load_settings()
+    try:
+        import uvloop
+    except ImportError:  # not built for this platform; asyncio's own loop does the same, slower
+        asyncio.run(_run(spec, settings))
+    else:
+        uvloop.run(_run(spec, settings))
+
+
+async def _run(spec: WorkerSpec, settings: Settings) -> None:
+    from omnibase_infra.shared.kafka.consumer_factory import ConsumerOptions, create_consumer
+    from omnibase_infra.shared.kafka.producer_pool import ProducerPool
+    from omnibase_infra.shared.observability.log_events import LogEvent
+    from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
+    from omnibase_infra.shared.observability.structured_logger import configure_logging, get_logger
+    from omnibase_infra.shared.registry.container import ONEXContainer
+    from omnibase_infra.shared.registry.nodes import load_node
+    from omnibase_infra.shared.runtime.health_server import HealthServer
+    from omnibase_infra.shared.runtime.watchdog import Watchdog
+    from omnibase_infra.shared.runtime.worker import Worker
+
+    configure_logging(settings, worker=spec.worker)
+    log = get_logger()
+    log.info(LogEvent.WORKER_STARTING, node=spec.node, version=spec.version, realm=str(settings.realm), pid=os.getpid())
+    async with AsyncExitStack() as stack:
+        client_id = f"{spec.worker}-{os.getpid()}"
+        producer = ProducerPool(
+            settings,
+            client_id=client_id,
+            log=log.log,
+            allowed=spec.writable_topics(),
+            contract=f"workers/{spec.node}/v{spec.version.replace('.', '_')}/contract.yaml",
+        )
+        producer.start()
+        stack.push_async_callback(producer.close, _CLOSE_SECONDS)
+        container = ONEXContainer()
+        stack.push_async_callback(container.aclose)
+        container.register_value(Settings, settings)
+        stores = await _open_stores(spec, settings, container, stack)
+        node = load_node(spec.node, container, spec.version)
+
+        def make_consumer(on_statistics: Any, on_commit: Any) -> Any:
+            return create_consumer(
+                settings,
+                group=settings.realm.group(spec.worker, spec.major),
+                purpose="consume",
+                client_id=client_id,
+                log=log.log,
+                on_statistics=on_statistics,
+                options=ConsumerOptions(overrides={"on_commit": on_commit}),
+            )
+
+        worker = Worker(
+            node,
+            settings,
+            producer=producer,
+            stores=stores,
+            make_consumer=make_consumer,
+            registry=MetricsRegistry(),
+            log=log,
+        )
+        server = HealthServer(worker, host=settings.health_host, port=settings.health_port)
+        await server.start()
+        stack.push_async_callback(server.close)
+        log.info(LogEvent.HEALTH_SERVER_STARTED, address=f"http://{settings.health_host}:{server.port}")
+        watchdog = Watchdog(worker.instruments, log)
+        watchdog.start()
+        stack.callback(watchdog.stop)
+        worker.watched_by(lambda: watchdog.blocked_seconds)
+        await _check_topics(spec, settings)
+        _stop_on_signals(worker.request_stop)
+        await worker.run()
+        log.info(LogEvent.WORKER_STOPPED)
+
+
+async def _open_stores(
+    spec: WorkerSpec, settings: Settings, container: ONEXContainer, stack: AsyncExitStack
+) -> dict[str, EffectStore]:
+    """Open what the contract's dependencies name; a server that is down makes the worker unready, not dead."""
+    stores: dict[str, EffectStore] = {}
+    if "postgres" in spec.dependencies:
+        from omnibase_infra.shared.postgres.connection_pool import PostgresConnectionPool
+        from omnibase_infra.shared.postgres.effect_store import PostgresEffectStore
+
+        pool = PostgresConnectionPool.from_settings(settings, application_name=spec.worker)
+        await pool.open()
+        stack.push_async_callback(pool.close)
+        container.register_value(PostgresConnectionPool, pool)
+        store = PostgresEffectStore(pool, settings.realm.group(spec.worker, spec.major))
+        await _tolerating_outage(store.check_schema)
+        stores["postgres"] = store
+    return stores
+
+
+async def _tolerating_outage(check: Callable[[], Awaitable[None]]) -> None:
+    """Run a start-up check; an unreachable server is the breaker's and readiness' business later."""
+    try:
+        await check()
+    except DependencyUnavailableError as error:
+        from omnibase_infra.shared.observability.log_events import LogEvent
+        from omnibase_infra.shared.observability.structured_logger import get_logger
+
+        get_logger().warning(LogEvent.DEPENDENCY_UNAVAILABLE, dependency=error.dependency, error=error.message)
+
+
+async def _check_topics(spec: WorkerSpec, settings: Settings) -> None:
+    """Stop with one clear line when a topic is missing; with brokers away, start and wait for them.
+
+    Raises:
+        TopicMissingError: names every topic that is missing.
+    """
+    from omnibase_infra.shared.kafka.topic_check import require_topics
+    from omnibase_infra.shared.observability.structured_logger import get_logger
+
+    names = sorted({*spec.subscribe, *spec.writable_topics()})
+    physical = [TopicName.parse(name).physical(settings.realm) for name in names]
+
+    async def check() -> None:
+        await asyncio.to_thread(
+            require_topics, settings, physical, log=get_logger().log, timeout_seconds=_TOPIC_CHECK_SECONDS
+        )
+
+    await _tolerating_outage(check)
+
+
+def _stop_on_signals(stop: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stop)

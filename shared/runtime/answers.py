@@ -1,0 +1,77 @@
+"""Answers: the evt that replies to a cmd, with an id derived from the command."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from omnibase_infra.shared.core import envelope as envelopes
+from omnibase_infra.shared.core.envelope import Envelope
+from omnibase_infra.shared.core.errors import InvalidNameError
+from omnibase_infra.shared.core.naming import Realm, TopicName, operation_type
+from omnibase_infra.shared.core.outcomes import OperationFailed
+from omnibase_infra.shared.core.ports import StoredOutput
+from omnibase_infra.shared.core.worker_spec import OperationSpec, WorkerSpec
+from omnibase_infra.shared.models.infrastructure.model_error_response import ModelErrorResponse
+from omnibase_infra.shared.runtime.records import Record
+
+UNKNOWN_OPERATION: Final = "unknown_operation"
+
+
+class Answers:
+    """Builds the answers of one worker."""
+
+    def __init__(self, spec: WorkerSpec, realm: Realm) -> None:
+        self._spec = spec
+        self._source = realm.source(spec.worker)
+
+    def of(self, record: Record, operation: OperationSpec, outcome: Any, time: str) -> tuple[StoredOutput, ...]:
+        """Return the answer to a record, none for a one-way operation. `time` is RFC 3339."""
+        if not operation.answer_topic:
+            return ()
+        cause = record.envelope
+        if isinstance(outcome, OperationFailed):
+            event_type = operation.failed_type or self._failed_type(cause)
+            schema = operation.failed_schema
+            data = envelopes.encode_data(_error_response(outcome, record.attempts + 1))
+        else:
+            event_type, schema = operation.completed_type, operation.completed_schema
+            data = envelopes.encode_data(outcome)
+        return (self._output(record, operation, event_type, schema, data, time),)
+
+    def _output(
+        self, record: Record, operation: OperationSpec, event_type: str, schema: str, data: msgspec.Raw, time: str
+    ) -> StoredOutput:
+        cause = record.envelope
+        answer = envelopes.caused_by(
+            cause,
+            worker=self._spec.worker,
+            source=self._source,
+            # One step for both outcomes: whichever is answered in the end has one id.
+            step=f"{operation.name}.answer",
+            event_type=event_type,
+            data=data,
+            dataschema=schema or None,
+            time=time,
+        )
+        return StoredOutput(cause.replyto or operation.answer_topic, record.key, envelopes.encode(answer))
+
+    def _failed_type(self, cause: Envelope) -> str:
+        """Return the type of the failed answer to an operation the contract lacks."""
+        try:
+            asked = TopicName.parse(cause.type)
+            return str(operation_type("evt", self._spec.worker, asked.event, "failed", asked.version))
+        except InvalidNameError:
+            return str(operation_type("evt", self._spec.worker, UNKNOWN_OPERATION, "failed"))
+
+
+def _error_response(failed: OperationFailed, attempts: int) -> ModelErrorResponse:
+    return ModelErrorResponse(
+        code=failed.code,
+        message=failed.message,
+        retryable=failed.retryable,
+        details=failed.details,
+        dependency=failed.dependency,
+        attempts=max(attempts, failed.attempts),
+    )

@@ -1,0 +1,286 @@
+"""Executors: take batches from lanes, run them, decide on failures, deliver outputs, finish records.
+
+The one place where an error becomes an answer, a retry or a dead letter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from omnibase_infra.shared.core import clock
+from omnibase_infra.shared.core.errors import (
+    DependencyUnavailableError,
+    OmnibaseError,
+    OperationRejectedError,
+    TransientError,
+    error_code,
+)
+from omnibase_infra.shared.core.headers import STRUCTURED_HEADERS
+from omnibase_infra.shared.core.outcomes import OperationFailed
+from omnibase_infra.shared.core.ports import OutboundRecord
+from omnibase_infra.shared.core.redaction import sanitised
+from omnibase_infra.shared.core.worker_spec import WorkerSpec
+from omnibase_infra.shared.observability.log_events import LogEvent
+from omnibase_infra.shared.observability.worker_metrics import WorkerMetrics
+from omnibase_infra.shared.resilience.retry_policy import RetryPolicy
+from omnibase_infra.shared.runtime.dead_letters import DeadLetterLimit, DeadLetters
+from omnibase_infra.shared.runtime.delivery import Delivery
+from omnibase_infra.shared.runtime.execution import Execution, Settled, split_repeats
+from omnibase_infra.shared.runtime.lanes import Lane, Lanes, Passage
+from omnibase_infra.shared.runtime.records import GONE, Record
+
+# Between two tries while a dependency fails and its breaker has not opened yet.
+UNAVAILABLE_DELAY_SECONDS: Final = 0.2
+# Between two tries to make a failure durable.
+SETTLE_DELAY_SECONDS: Final = 1.0
+
+
+class Executor:
+    """Runs the lanes of one worker. All on the event loop; `run` lives as long as the worker."""
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        *,
+        lanes: Lanes,
+        execution: Execution,
+        delivery: Delivery,
+        dead_letters: DeadLetters,
+        retry: RetryPolicy,
+        metrics: WorkerMetrics,
+        log: Any,
+    ) -> None:
+        self._spec = spec
+        self._lanes = lanes
+        self._execution = execution
+        self._delivery = delivery
+        self._dead_letters = dead_letters
+        self._retry = retry
+        self._metrics = metrics
+        self._log = log
+        self._limit = DeadLetterLimit(spec.dead_letters)
+        self._refusals: deque[tuple[Record, BaseException]] = deque()
+        self._refused = asyncio.Event()
+
+    async def run(self) -> None:
+        """Run all lanes until cancelled.
+
+        Raises:
+            TooManyDeadLettersError: the contract's limit is reached (in an exception group).
+        """
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._run_refusals(), name="refusals")
+            for lane in self._lanes.by_operation.values():
+                for number in range(lane.operation.concurrency):
+                    group.create_task(self._run_lane(lane), name=f"{lane.operation.name}-{number}")
+
+    def refuse(self, record: Record, error: BaseException) -> None:
+        """Send a record that no handler may see to the dead-letter topic."""
+        self._refusals.append((record, error))
+        self._refused.set()
+
+    async def _run_refusals(self) -> None:
+        while True:
+            await self._refused.wait()
+            self._refused.clear()
+            while self._refusals:
+                refused = [self._refusals.popleft() for _ in range(min(500, len(self._refusals)))]
+                await self._bury([(record, error) for record, error in refused if record.stage != GONE])
+
+    async def _run_lane(self, lane: Lane) -> None:
+        once = lane.operation.guarantee != "at_least_once"
+        while True:
+            batch, passage = await lane.take()
+            repeats: list[Record] = []
+            if once and len(batch) > 1:
+                batch, repeats = split_repeats(batch)
+            started = time.perf_counter()
+            settled = await self._attempt(lane, batch, passage)
+            self._observe(lane, len(batch), time.perf_counter() - started)
+            if settled:
+                await self._complete(lane, settled)
+            if repeats:
+                self._lanes.requeue(repeats)
+
+    async def _attempt(self, lane: Lane, records: Sequence[Record], passage: Passage) -> list[Settled]:
+        """Run records, halving the batch until the ones that fail are alone; return those with an outcome."""
+        try:
+            settled = await self._within_deadline(lane, records)
+        except DependencyUnavailableError as error:
+            self._unavailable(records, error, passage)
+            return []
+        except asyncio.CancelledError:
+            passage.release()
+            raise
+        except Exception as error:  # noqa: BLE001 - decided on below: answer, retry or dead letter
+            if _came_from(error, lane.operation.needs):
+                passage.succeeded()
+            else:
+                passage.release()
+            if len(records) == 1:
+                return await self._failed(lane, records[0], error, passage)
+            middle = len(records) // 2
+            first = await self._attempt(lane, records[:middle], passage)
+            return [*first, *await self._attempt(lane, records[middle:], passage)]
+        passage.succeeded()
+        return settled
+
+    async def _within_deadline(self, lane: Lane, records: Sequence[Record]) -> list[Settled]:
+        limit = lane.operation.timeout_seconds
+        try:
+            async with asyncio.timeout(limit) as deadline:
+                return await self._execution.run(lane, records)
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise
+            raise TransientError(
+                f"{lane.operation.name} did not finish within {limit:g} s", dependency=self._spec.worker
+            ) from error
+
+    async def _failed(self, lane: Lane, record: Record, error: Exception, passage: Passage) -> list[Settled]:
+        """Decide on a record that failed alone."""
+        record.attempts += 1
+        try:
+            if isinstance(error, OperationRejectedError):
+                record.attempts -= 1
+                return [await self._execution.settle(lane, record, OperationFailed.from_error(error))]
+            now = time.time()
+            record.first_failed_at = record.first_failed_at or clock.rfc3339(now)
+            self._log_failure(lane, record, error)
+            if self._retry.allows(record.attempts):
+                self._count(lane, "retried", 1)
+                self._lanes.postpone(record, self._retry.delay(record.attempts))
+                return []
+            dead = self._dead_letters.output(record, error, now)
+            return [await self._execution.settle(lane, record, _last_failure(error, record), (dead,))]
+        except DependencyUnavailableError as unavailable:
+            record.attempts = max(0, record.attempts - 1)
+            self._unavailable((record,), unavailable, passage)
+        except OmnibaseError as failure:
+            # The outcome could not be stored, so the record is not finished: it is tried again from the start.
+            self._log_failure(lane, record, failure)
+            self._lanes.postpone(record, SETTLE_DELAY_SECONDS)
+        return []
+
+    def _unavailable(self, records: Iterable[Record], error: DependencyUnavailableError, passage: Passage) -> None:
+        """Put records back without spending an attempt; the breaker decides when anything runs again."""
+        self._log.warning(LogEvent.DEPENDENCY_UNAVAILABLE, dependency=error.dependency, error=error.message)
+        passage.failed(error)
+        for record in records:
+            self._lanes.postpone(record, UNAVAILABLE_DELAY_SECONDS)
+
+    async def _complete(self, lane: Lane, settled: Sequence[Settled]) -> None:
+        """Deliver the outputs of settled records, then let their offsets be committed and their keys go on."""
+        outputs: list[OutboundRecord] = []
+        buried: list[tuple[Record, BaseException]] = []
+        done: list[Record] = []
+        dead = failed = repeated = 0
+        for one in settled:
+            record = one.record
+            if one.refused is not None:
+                buried.append((record, one.refused))
+                continue
+            done.append(record)
+            failed += one.failed
+            repeated += one.repeated
+            for output in one.outputs:
+                if self._dead_letters.is_dead_letter(output):
+                    dead += 1
+                    outputs.append(self._dead_letters.outbound(record, output))
+                else:
+                    outputs.append(OutboundRecord(output.topic, output.value, output.key, STRUCTURED_HEADERS))
+        if outputs:
+            await self._delivery.deliver(outputs)
+        self._finish(lane, done, failed=failed, dead=dead, repeated=repeated, answers=len(outputs) - dead)
+        if buried:
+            await self._bury(buried)
+        if dead:
+            self._limit.died(dead)
+
+    async def _bury(self, refused: Sequence[tuple[Record, BaseException]]) -> None:
+        """Write refused records to the dead-letter topic; only then are they finished."""
+        if not refused:
+            return
+        now = time.time()
+        letters = [
+            self._dead_letters.outbound(record, self._dead_letters.output(record, error, now))
+            for record, error in refused
+        ]
+        await self._delivery.deliver(letters)
+        for record, error in refused:
+            self._metrics.refused(error_code(error)).inc()
+            topic = self._metrics.topics[record.work.topic]
+            topic.dead.inc()
+            topic.finished.inc()
+            self._log.warning(
+                LogEvent.RECORD_REFUSED, record=repr(record), code=error_code(error), error=sanitised(str(error))
+            )
+        self._lanes.finish([record for record, _ in refused])
+        self._limit.died(len(refused))
+
+    def _finish(
+        self, lane: Lane, records: list[Record], *, failed: int, dead: int, repeated: int, answers: int
+    ) -> None:
+        if not records:
+            return
+        self._lanes.finish(records)
+        self._limit.finished(len(records) - dead)
+        topic = self._metrics.topics[records[0].work.topic]
+        topic.finished.inc(len(records))
+        if dead:
+            topic.dead.inc(dead)
+        self._count(lane, "completed", len(records) - failed - dead)
+        self._count(lane, "failed", failed - dead)
+        self._count(lane, "inbox_hits", repeated)
+        self._count(lane, "answers", answers)
+        operation = self._metrics.operations.get(lane.operation.name)
+        if operation is not None:
+            now = time.time() * 1000
+            operation.end_to_end_seconds.observe_many(
+                [max(0.0, now - record.timestamp_ms) / 1000 for record in records]
+            )
+
+    def _count(self, lane: Lane, counter: str, amount: int) -> None:
+        operation = self._metrics.operations.get(lane.operation.name)
+        if operation is not None and amount > 0:
+            getattr(operation, counter).inc(amount)
+
+    def _observe(self, lane: Lane, records: int, seconds: float) -> None:
+        operation = self._metrics.operations.get(lane.operation.name)
+        if operation is not None:
+            operation.handler_seconds.observe(seconds)
+            operation.batch_records.observe(records)
+
+    def _log_failure(self, lane: Lane, record: Record, error: BaseException) -> None:
+        self._log.warning(
+            LogEvent.BATCH_FAILED,
+            operation=lane.operation.name,
+            record=repr(record),
+            correlation_id=record.envelope.conversation,
+            message_id=record.envelope.id,
+            attempt=record.attempts,
+            code=error_code(error),
+            error_type=type(error).__name__,
+            error=sanitised(str(error)),
+        )
+
+
+def _came_from(error: Exception, needs: tuple[str, ...]) -> bool:
+    """Return whether the error is an answer of one of the dependencies, which proves that it is there."""
+    return getattr(error, "dependency", None) in needs
+
+
+def _last_failure(error: Exception, record: Record) -> OperationFailed:
+    """Return the answer to a command that is given up on. An unknown error's text stays in the dead letter."""
+    known = isinstance(error, OmnibaseError)
+    return OperationFailed(
+        code=error_code(error),
+        message=sanitised(str(error)) if known else f"failed {record.attempts} times; its dead letter says why",
+        retryable=known and error.retryable,  # type: ignore[attr-defined]  # `known` is the isinstance test
+        dependency=getattr(error, "dependency", None),
+        attempts=record.attempts,
+    )

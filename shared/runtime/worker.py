@@ -1,0 +1,353 @@
+"""A worker: the parts of a record's path put together, started in order, watched, and stopped in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaException
+
+from omnibase_infra.shared.core.errors import DeliveryError, RecordRefusedError
+from omnibase_infra.shared.core.naming import TopicName
+from omnibase_infra.shared.core.ports import EffectStore, RecordProducer, WorkerNode
+from omnibase_infra.shared.core.settings import Settings
+from omnibase_infra.shared.kafka.statistics import ClientStatistics
+from omnibase_infra.shared.observability.log_events import LogEvent
+from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
+from omnibase_infra.shared.observability.worker_metrics import WorkerMetrics
+from omnibase_infra.shared.resilience.circuit_breaker_factory import CircuitBreakerFactory
+from omnibase_infra.shared.resilience.retry_policy import RETRY_PRESETS, RetryPolicy
+from omnibase_infra.shared.runtime.answers import Answers
+from omnibase_infra.shared.runtime.consumer_thread import ConsumerThread
+from omnibase_infra.shared.runtime.dead_letters import DeadLetters
+from omnibase_infra.shared.runtime.delivery import Delivery
+from omnibase_infra.shared.runtime.dependencies import Dependencies
+from omnibase_infra.shared.runtime.execution import Execution
+from omnibase_infra.shared.runtime.executor import Executor
+from omnibase_infra.shared.runtime.flow_control import FlowControl
+from omnibase_infra.shared.runtime.intake import Ignored, Intake
+from omnibase_infra.shared.runtime.lanes import Lane, Lanes
+from omnibase_infra.shared.runtime.records import PartitionWork, Record
+from omnibase_infra.shared.runtime.unknown_operation import UnknownOperationHandler, unknown_operation_spec
+
+KAFKA_CHECK_SECONDS: Final = 2.0
+POLL_STALE_SECONDS: Final = 30.0
+_DRAIN_LOOK_SECONDS: Final = 0.005
+_JOIN_MARGIN_SECONDS: Final = 15.0
+
+MakeConsumer = Callable[[Callable[[ClientStatistics], None], Callable[..., None]], Consumer]
+
+
+class Worker:
+    """One process of a node: a consumer-group member. `run` returns when it was asked to stop, or raises.
+
+    Implements `HealthSource` for the endpoints and `consumer_thread.Loop` for the consumer thread.
+    """
+
+    def __init__(
+        self,
+        node: WorkerNode,
+        settings: Settings,
+        *,
+        producer: RecordProducer,
+        stores: Mapping[str, EffectStore],
+        make_consumer: MakeConsumer,
+        registry: MetricsRegistry,
+        log: Any,
+    ) -> None:
+        spec = node.spec
+        self.spec = spec
+        self._settings = settings
+        self._realm = settings.realm
+        self._group = self._realm.group(spec.worker, spec.major)
+        self._make_consumer = make_consumer
+        self._registry = registry
+        self._log = log
+        self.instruments = WorkerMetrics(registry, spec)
+        self._flow = FlowControl(settings.max_in_flight_records, settings.max_in_flight_bytes)
+        self._lanes = Lanes(self._flow.left)
+        self._dependencies = Dependencies(
+            spec, stores, CircuitBreakerFactory(self.instruments.dependencies), self._dependency_changed
+        )
+        unknown = self._add_lanes(node)
+        self._intake = Intake(spec, self._realm, self._lanes.by_operation, unknown)
+        self._executor = Executor(
+            spec,
+            lanes=self._lanes,
+            execution=Execution(spec, Answers(spec, self._realm), dict(stores)),
+            delivery=Delivery(producer, RETRY_PRESETS["kafka"], self._delivery_failed),
+            dead_letters=DeadLetters(spec, self._group),
+            retry=RetryPolicy.from_spec(spec.retry),
+            metrics=self.instruments,
+            log=log,
+        )
+        self._thread: ConsumerThread | None = None
+        self._consumer: Consumer | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop = asyncio.Event()
+        self._failure: BaseException | None = None
+        self._kafka_problem = "not connected yet"
+        self._drain_at_once = False
+        self._was_ready = False
+        self._blocked_seconds: Callable[[], float] = lambda: 0.0
+
+    # -- life cycle -----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Consume until `request_stop`, then drain, commit and leave the group.
+
+        Raises:
+            OmnibaseError: what stopped the worker: a missing topic or offset, too many dead letters, …
+        """
+        self._loop = asyncio.get_running_loop()
+        consumer = self._make_consumer(self._statistics, self._on_commit)
+        self._consumer = consumer
+        self._thread = ConsumerThread(
+            consumer,
+            topics=[TopicName.parse(topic) for topic in self.spec.subscribe],
+            realm=self._realm,
+            group=self._group,
+            loop=self,
+            flow=self._flow,
+            metrics=self.instruments,
+            log=self._log,
+        )
+        tasks = [
+            self._start(self._executor.run(), "executor"),
+            self._start(self._dependencies.watch(), "dependencies"),
+            self._start(self._watch_kafka(), "kafka"),
+        ]
+        self._thread.start()
+        try:
+            await self._stop.wait()
+        finally:
+            await self._shut_down(tasks)
+        if self._failure is not None:
+            raise self._failure
+
+    def request_stop(self) -> None:
+        """Stop gracefully; a second call ends the drain at once. Event loop."""
+        if self._stop.is_set():
+            self._drain_at_once = True
+        else:
+            self._log.info(LogEvent.WORKER_STOPPING, in_flight=self._flow.records)
+            self._stop.set()
+
+    def watched_by(self, blocked_seconds: Callable[[], float]) -> None:
+        """Let a watchdog say how long the event loop has been blocked, for liveness."""
+        self._blocked_seconds = blocked_seconds
+
+    async def _shut_down(self, tasks: Sequence[asyncio.Task[None]]) -> None:
+        assert self._thread is not None
+        self._thread.stop()
+        grace = self._settings.shutdown_grace_seconds + _JOIN_MARGIN_SECONDS
+        await asyncio.to_thread(self._thread.join, grace)
+        if self._thread.is_alive():
+            self._log.error(LogEvent.DRAIN_TIMEOUT, what="the consumer did not close", seconds=grace)
+        for task in tasks:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
+                self._note_failure(result)
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._task_ended)
+        return task
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._note_failure(error)
+
+    def _note_failure(self, error: BaseException) -> None:
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        if self._failure is None:
+            self._failure = error
+        self._stop.set()
+
+    def _add_lanes(self, node: WorkerNode) -> Lane:
+        """Make a lane per operation, and the one for operations the contract lacks, which is returned."""
+        for operation in self.spec.operations:
+            gate = self._dependencies.gate(operation.needs)
+            self._lanes.add(Lane(operation, node.handlers[operation.name], gate))
+        operation = unknown_operation_spec(self.spec)
+        unknown = Lane(operation, UnknownOperationHandler(self.spec), self._dependencies.gate(operation.needs))
+        self._lanes.add(unknown)
+        return unknown
+
+    # -- what the consumer thread calls (`consumer_thread.Loop`) ----------------------------------------------------
+
+    def received(self, records: list[Record]) -> None:
+        """Take a batch."""
+        self._call(self._admit, records)
+
+    def drain(self, works: Sequence[PartitionWork]) -> None:
+        """Wait, within the budget, for what runs of these partitions; drop what has not started."""
+        assert self._loop is not None
+        budget = self._settings.shutdown_grace_seconds if self._stop.is_set() else self._settings.revoke_budget_seconds
+        future = asyncio.run_coroutine_threadsafe(self._drain(works, budget), self._loop)
+        try:
+            future.result(budget + 1.0)
+        except TimeoutError:
+            # The loop itself is blocked. Nothing unfinished is committed, so the next owner runs it again.
+            future.cancel()
+            self._log.error(LogEvent.DRAIN_TIMEOUT, what="the event loop is blocked", seconds=budget)
+
+    def lose(self, works: Sequence[PartitionWork]) -> None:
+        """Drop all work of partitions that another member may own already."""
+        self._call(self._lanes.close, works)
+
+    def assignment_changed(self) -> None:
+        """Look at readiness again."""
+        self._call(self._note_readiness)
+
+    def failed(self, error: BaseException) -> None:
+        """Stop the worker with the consumer thread's error."""
+        self._call(self._note_failure, error)
+
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> None:
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(function, *arguments)
+
+    async def _drain(self, works: Sequence[PartitionWork], budget: float) -> None:
+        self._lanes.close(works)
+        deadline = time.monotonic() + budget
+        while any(work.running for work in works):
+            if time.monotonic() >= deadline or self._drain_at_once:
+                running = sum(work.running for work in works)
+                self._log.warning(
+                    LogEvent.DRAIN_TIMEOUT, what="work still running is left to the next owner", running=running
+                )
+                return
+            await asyncio.sleep(_DRAIN_LOOK_SECONDS)
+
+    def _admit(self, records: list[Record]) -> None:
+        admit, submit = self._intake.admit, self._lanes.submit
+        ignored: list[Record] = []
+        for record in records:
+            try:
+                admit(record)
+            except RecordRefusedError as error:
+                self._executor.refuse(record, error)
+            except Ignored:
+                ignored.append(record)
+            except Exception as error:  # noqa: BLE001 - a fault of ours must not lose the rest of the batch
+                self._executor.refuse(record, error)
+            else:
+                submit(record)
+        self._count_consumed(records)
+        if ignored:
+            for record in ignored:
+                topic = self.instruments.topics[record.work.topic]
+                topic.ignored.inc()
+                topic.finished.inc()
+            self._lanes.finish(ignored)
+
+    def _count_consumed(self, records: list[Record]) -> None:
+        counts: dict[str, int] = {}
+        for record in records:
+            topic = record.work.topic
+            counts[topic] = counts.get(topic, 0) + 1
+        for topic, count in counts.items():
+            self.instruments.topics[topic].consumed.inc(count)
+        self.instruments.in_flight_records.set(self._flow.records)
+        self.instruments.in_flight_bytes.set(self._flow.bytes)
+
+    # -- health (`HealthSource`) -----------------------------------------------------------------------------------
+
+    def live(self) -> tuple[bool, str]:
+        """Return whether the loop turns and the consumer thread polls."""
+        blocked = self._blocked_seconds()
+        if blocked > POLL_STALE_SECONDS:
+            return False, f"the event loop has been blocked for {blocked:.0f} s"
+        thread = self._thread
+        if thread is not None and not self._stop.is_set():
+            age = time.monotonic() - thread.polled_at
+            if age > self._settings.revoke_budget_seconds + POLL_STALE_SECONDS:
+                return False, f"the consumer thread has not polled for {age:.0f} s"
+        return True, "ok"
+
+    def ready(self) -> tuple[bool, dict[str, str]]:
+        """Return whether requests are being worked on, and the state of each thing that takes."""
+        assigned = self._thread is not None and self._thread.assigned
+        states = {
+            "worker": "stopping" if self._stop.is_set() else "ok",
+            "kafka": self._kafka_problem or "ok",
+            "assignment": "ok" if assigned else "waiting for the group",
+            **self._dependencies.describe(),
+        }
+        return all(state == "ok" for state in states.values()), states
+
+    def info(self) -> dict[str, Any]:
+        """Return contract, version and assignment."""
+        works = list(self._thread.works.values()) if self._thread is not None else []
+        return {
+            "node": self.spec.node,
+            "worker": self.spec.worker,
+            "version": self.spec.version,
+            "contract_sha256": self.spec.contract_sha256,
+            "realm": str(self._realm),
+            "group": self._group,
+            "guarantee": self.spec.guarantee,
+            "operations": [operation.name for operation in self.spec.operations],
+            "in_flight": {"records": self._flow.records, "bytes": self._flow.bytes},
+            "assignment": [work.describe() for work in works],
+        }
+
+    def exposition(self) -> bytes:
+        """Return the metrics as Prometheus reads them."""
+        return self._registry.exposition()
+
+    # -- surroundings ----------------------------------------------------------------------------------------------
+
+    async def _watch_kafka(self) -> None:
+        """Ask for metadata every two seconds: the cheapest proof that a broker answers."""
+        topic = TopicName.parse(self.spec.subscribe[0]).physical(self._realm)
+        while True:
+            problem = await asyncio.to_thread(self._ask_kafka, topic)
+            if bool(problem) != bool(self._kafka_problem):
+                event = LogEvent.DEPENDENCY_UNAVAILABLE if problem else LogEvent.DEPENDENCY_AVAILABLE
+                self._log.warning(event, dependency="kafka", error=problem)
+            self._kafka_problem = problem
+            self._note_readiness()
+            await asyncio.sleep(KAFKA_CHECK_SECONDS if self._was_ready or problem else 0.1)
+
+    def _ask_kafka(self, topic: str) -> str:
+        assert self._consumer is not None
+        try:
+            self._consumer.list_topics(topic, timeout=KAFKA_CHECK_SECONDS)
+        except KafkaException as error:
+            return f"no broker answers: {error.args[0].str()}"
+        except RuntimeError:
+            return "the consumer is closed"
+        return ""
+
+    def _note_readiness(self) -> None:
+        ready, states = self.ready()
+        if ready and not self._was_ready:
+            self._log.info(LogEvent.WORKER_READY, assignment=len(self._thread.works) if self._thread else 0)
+        elif self._was_ready and not ready and not self._stop.is_set():
+            self._log.warning(
+                LogEvent.WORKER_NOT_READY, **{name: state for name, state in states.items() if state != "ok"}
+            )
+        self._was_ready = ready
+
+    def _dependency_changed(self) -> None:
+        self._flow.blocked_topics = self._dependencies.blocked_topics()
+        self._note_readiness()
+
+    def _delivery_failed(self, error: DeliveryError) -> None:
+        self._log.warning(LogEvent.DELIVERY_FAILED, error=error.message, records=len(error.errors))
+
+    def _statistics(self, statistics: ClientStatistics) -> None:
+        names = {TopicName.parse(topic).physical(self._realm): topic for topic in self.spec.subscribe}
+        for (physical, partition), lag in statistics.lag().items():
+            if physical in names:
+                self.instruments.lag(names[physical], partition).set(lag)
+
+    def _on_commit(self, error: Any, offsets: Any) -> None:
+        if self._thread is not None:
+            self._thread.on_commit(error, offsets)
