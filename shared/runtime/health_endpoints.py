@@ -1,0 +1,116 @@
+"""What each health endpoint answers, apart from how it is carried: status, content type, body."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from typing import Any, Final, Protocol
+
+import msgspec
+import orjson
+
+from omnibase_infra.shared.core.errors import error_code
+from omnibase_infra.shared.observability.log_events import LogEvent
+from omnibase_infra.shared.observability.metrics_registry import EXPOSITION_CONTENT_TYPE
+from omnibase_infra.shared.observability.structured_logger import get_logger
+
+PATHS: Final = ("/livez", "/readyz", "/metrics", "/info")
+USABLE: Final = "ok"
+METRICS_TIMEOUT_SECONDS: Final = 10.0
+_JSON: Final = "application/json"
+
+
+class HealthSource(Protocol):
+    """What the endpoints ask the worker. A raise is answered with 500 and logged."""
+
+    def live(self) -> tuple[bool, str]:
+        """Return whether the process still works, and why not. Event loop; must not block."""
+        ...
+
+    def ready(self) -> tuple[bool, Mapping[str, str]]:
+        """Return whether work is taken, and a state per part; `ok` is usable. Event loop; must not block."""
+        ...
+
+    def info(self) -> Mapping[str, Any]:
+        """Return what runs here, without secrets. Event loop; must not block."""
+        ...
+
+    def exposition(self) -> bytes:
+        """Return the Prometheus text page. Called from a thread, one call at a time."""
+        ...
+
+
+class Response(msgspec.Struct, frozen=True):
+    """An answer, ready to be written."""
+
+    status: HTTPStatus
+    body: bytes
+    content_type: str = _JSON
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def problem(status: HTTPStatus, message: str, *headers: tuple[str, str], **more: Any) -> Response:
+    """Return an error as JSON."""
+    return Response(status, orjson.dumps({"error": message, **more}), headers=headers)
+
+
+class HealthEndpoints:
+    """Answers the endpoints from a `HealthSource`. Close it to free its thread."""
+
+    def __init__(self, source: HealthSource) -> None:
+        self._source = source
+        # Its own thread: the default pool may be full of blocking work exactly when one wants to look.
+        self._metrics_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="metrics")
+        self._scrape: asyncio.Future[bytes] | None = None
+
+    async def answer(self, method: str, path: str) -> Response:
+        """Return the answer to a request; never raises except when cancelled."""
+        if path not in PATHS:
+            return problem(HTTPStatus.NOT_FOUND, f"no such path: {path}", paths=PATHS)
+        if method not in {"GET", "HEAD"}:
+            return problem(HTTPStatus.METHOD_NOT_ALLOWED, f"{method} is not allowed", ("Allow", "GET, HEAD"))
+        try:
+            return await self._dispatch(path)
+        except TimeoutError:
+            return problem(HTTPStatus.SERVICE_UNAVAILABLE, f"{path} took longer than {METRICS_TIMEOUT_SECONDS:g} s")
+        except Exception as error:  # noqa: BLE001 - the endpoints are how one finds out; they outlive the worker's bugs
+            get_logger().error(LogEvent.HEALTH_ENDPOINT_FAILED, path=path, error=error, exc_info=error)
+            return problem(HTTPStatus.INTERNAL_SERVER_ERROR, f"{path} failed, see the log", code=error_code(error))
+
+    def close(self) -> None:
+        """Stop the thread without waiting for a page that is being made."""
+        self._metrics_thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _dispatch(self, path: str) -> Response:
+        if path == "/livez":
+            return self._live()
+        if path == "/readyz":
+            return self._ready()
+        if path == "/info":
+            return Response(HTTPStatus.OK, orjson.dumps(dict(self._source.info()), default=str))
+        return Response(HTTPStatus.OK, await self._metrics(), EXPOSITION_CONTENT_TYPE)
+
+    def _live(self) -> Response:
+        live, detail = self._source.live()
+        return Response(_status(live), orjson.dumps({"live": live, "detail": detail}))
+
+    def _ready(self) -> Response:
+        ready, states = self._source.ready()
+        not_usable = [name for name, state in states.items() if state != USABLE]
+        return Response(
+            _status(ready), orjson.dumps({"ready": ready, "not_usable": not_usable, "checks": dict(states)})
+        )
+
+    async def _metrics(self) -> bytes:
+        # Scrapes that overlap share one page: a page takes the interpreter's time from the event loop.
+        if self._scrape is None or self._scrape.done():
+            loop = asyncio.get_running_loop()
+            self._scrape = loop.run_in_executor(self._metrics_thread, self._source.exposition)
+        async with asyncio.timeout(METRICS_TIMEOUT_SECONDS):
+            return await asyncio.shield(self._scrape)
+
+
+def _status(good: bool) -> HTTPStatus:
+    return HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
