@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Protocol
 
 from omnibase_infra.shared.contracts.draft import Draft
 from omnibase_infra.shared.contracts.rules import Rule
@@ -42,19 +42,20 @@ _ORDERED: Final = (
 )
 _FIELD: Final = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*\Z", re.ASCII)
 
-_Report = Callable[[Rule, str, Path], None]
+
+class _Report(Protocol):
+    """Adds a problem at a value of the document, or at its key."""
+
+    def __call__(self, rule: Rule, message: str, path: Path, *, of_key: bool = False) -> None: ...
 
 
 def check_definitions(draft: Draft) -> None:
     """Check every definition, and that each one referred to exists and each one there is used."""
     definitions = draft.contract.definitions
 
-    def report(rule: Rule, message: str, path: Path) -> None:
-        draft.report(rule, message, path)
-
     references: list[tuple[str, Path]] = []
     for name, schema in definitions.items():
-        checker = _SchemaChecker(report, references)
+        checker = _SchemaChecker(draft.report, references)
         checker.check(schema, ("definitions", name))
         if isinstance(schema.get("type"), str) and schema["type"] != "object":
             message = f"a payload is an object; {name} is {schema['type']}"
@@ -134,10 +135,15 @@ class _SchemaChecker:
         allowed = _ANNOTATIONS.union(("type", "enum", "const"), *(_KEYWORDS[kind] for kind in types))
         for key in schema:
             if key not in _ALL_KEYWORDS:
-                hint = did_you_mean(key, _ALL_KEYWORDS) or f", expected {', '.join(sorted(allowed))}"
-                self._unsupported(f"{key!r} has no form in a model{hint}", (*path, key))
+                hint = (
+                    did_you_mean(key, _ALL_KEYWORDS)
+                    or f", expected {', '.join(sorted(allowed if types else _ALL_KEYWORDS))}"
+                )
+                message = f"{key!r} has no form in a model{hint}"
+                self._report(Rule.DEFINITION_UNSUPPORTED, message, (*path, key), of_key=True)
             elif key not in allowed and types:
-                self._report(Rule.DEFINITION_CONTRADICTION, f"{key!r} says nothing about {types[0]}", (*path, key))
+                message = f"{key!r} says nothing about {types[0]}"
+                self._report(Rule.DEFINITION_CONTRADICTION, message, (*path, key), of_key=True)
         self._check_values(schema, path)
         self._check_bounds(schema, path)
         if "object" in types:
@@ -170,7 +176,7 @@ class _SchemaChecker:
         place = (*path, "type")
         stated = schema.get("type")
         if stated is None:
-            if "enum" not in schema and "const" not in schema:
+            if "enum" not in schema and "const" not in schema and schema.keys() <= _ALL_KEYWORDS:
                 self._unsupported(f"a schema states its `type`: {', '.join(_TYPES)}, or enum, const or $ref", path)
             return ()
         names = stated if isinstance(stated, list) else [stated]
@@ -234,7 +240,7 @@ class _SchemaChecker:
             place = (*path, "properties", name)
             if not _FIELD.match(name):
                 message = f"the property {name!r} is not snake case, expected one like customer_id"
-                self._report(Rule.MALFORMED, message, place)
+                self._report(Rule.MALFORMED, message, place, of_key=True)
             self.check(child, place)
         self._check_required(schema, properties, path)
         extra = schema.get("additionalProperties")

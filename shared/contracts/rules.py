@@ -293,7 +293,7 @@ class Rule(Enum):
         "CT407",
         "Migrations are numbered without gaps",
         "They run once, in order, on every database.",
-        "Name them 0001_what.sql, 0002_what.sql …",
+        "Number them 0001_what.sql, 0002_what.sql and so on.",
     )
     COMMAND_CONSUMERS = (
         "CT501",

@@ -34,6 +34,7 @@ _NAME_VALUE: Final = re.compile(r"(?P<name>\S+)(?:[ \t]+(?P<cardinality>\S+))?\Z
 _SNAKE: Final = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*\Z")
 _COLUMN: Final = re.compile(r"[a-z_][a-z0-9_]*\Z")
 _FIRST_WORD: Final = re.compile(r"[A-Za-z]+")
+_NO_CODE: Final = re.compile(r"(?:[;\s]|--[^\n]*|/\*(?:[^*]|\*(?!/))*\*/)*+\Z")
 _RETURNING: Final = re.compile(r"\breturning\b", re.IGNORECASE)
 
 _Report = Callable[[int, int, Rule, str], None]
@@ -109,10 +110,12 @@ def parse_statement(text: str, file: str, expected_name: str | None = None) -> S
     if expected_name is not None and header.name and header.name != expected_name:
         report(header.name_line, 1, Rule.STATEMENT_NAME, f"the statement {header.name!r} is in {expected_name}.sql")
     sql = "\n".join(lines[body_start:])
-    stripped = sql.rstrip().rstrip(";").rstrip()
+    stripped = _without_closing(sql)
     masked = mask(stripped)
     if "\x00" in text:
         report(text.count("\n", 0, text.index("\x00")) + 1, 1, Rule.STATEMENT_SINGLE, "NUL characters are not SQL")
+    if _NO_CODE.match(stripped):
+        report(min(body_start + 1, len(lines)), 1, Rule.STATEMENT_SINGLE, "there is no statement behind the header")
     _check_single(masked, body_start, report)
     _check_parameters(masked, header, body_start, report)
     if header.cardinality and masked.strip():
@@ -228,6 +231,13 @@ class _Header:
             self.columns[name] = text.endswith("?")
 
 
+def _without_closing(sql: str) -> str:
+    """Return `sql` without the semicolons, blanks and comments that close it."""
+    masked = mask(sql)
+    closing = masked.find(";", len(masked.rstrip("; \t\n\r\f\v")))
+    return (sql[:closing] if closing >= 0 and _NO_CODE.match(sql, closing) else sql).rstrip()
+
+
 def _items(value: str, column: int) -> Iterator[tuple[str, int]]:
     """Yield each comma-separated item with its column; an empty value has none."""
     if not value:
@@ -239,8 +249,6 @@ def _items(value: str, column: int) -> Iterator[tuple[str, int]]:
 
 
 def _check_single(masked: str, body_start: int, report: _Report) -> None:
-    if not masked.strip():
-        report(body_start + 1, 1, Rule.STATEMENT_SINGLE, "there is no statement behind the header")
     for match in re.finditer(";", masked):
         line, column = _place(masked, match.start(), body_start)
         report(

@@ -10,6 +10,7 @@ from omnibase_infra.shared.contracts.model import CONTROL_EVENT, Operation, Publ
 from omnibase_infra.shared.contracts.rules import Rule
 from omnibase_infra.shared.contracts.schema_check import did_you_mean
 from omnibase_infra.shared.contracts.yaml_source import Path
+from omnibase_infra.shared.core.errors import InvalidNameError
 from omnibase_infra.shared.core.naming import TopicName, retry_topic
 
 SUBSCRIBED_KINDS: Final = ("cmd", "evt", "intent", "snapshot")
@@ -105,7 +106,11 @@ def _check_retry_topics(draft: Draft) -> None:
     sources: dict[TopicName, TopicName] = {}
     for located in draft.subscriptions:
         topic = located.item.topic
-        retry = retry_topic(draft.contract.worker, topic)
+        try:
+            retry = retry_topic(draft.contract.worker, topic)
+        except InvalidNameError as error:
+            draft.report(Rule.TOPIC_NAME, f"its retry topic has no valid name: {error}", _name_path(draft, located))
+            continue
         other = sources.setdefault(retry, topic)
         if other != topic:
             message = f"{topic} and {other} would share the retry topic {retry}; consume one of them in another worker"
