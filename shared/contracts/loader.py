@@ -42,6 +42,8 @@ def load_contract(path: Path, kits: Mapping[str, KitSchema] = BUILT_IN_KITS) -> 
             source.add(Rule.WRONG_TYPE, "the document is nothing, expected a mapping", source.position(()))
         raise ContractError(source.problems)
     unusable = check_schema(source)
+    if not isinstance(source.data, dict):
+        raise ContractError(source.problems)
     data = prune(source.data, unusable)
     data = prune(data, check_kit_options(source, data, kits))
     draft = build_draft(source, data, path, kits)

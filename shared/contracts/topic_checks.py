@@ -209,8 +209,9 @@ def _check_answers(draft: Draft) -> None:
 
 
 def _check_unheard_topics(draft: Draft) -> None:
-    if not draft.operations or len(draft.data.get("io_operations", [])) != len(draft.operations):
-        return
+    whole = len(draft.data.get("io_operations", [])) == len(draft.operations)
+    if not whole or not draft.operations or any(operation.kit not in draft.kits for operation, _ in draft.operations):
+        return  # what could not be read may hear them
     heard = {operation.topic for operation, _ in draft.operations}
     for located in draft.subscriptions:
         if located.item.topic not in heard:

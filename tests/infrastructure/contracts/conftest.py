@@ -1,4 +1,4 @@
-"""A small valid contract on disk, and what the loader says about changed ones."""
+"""A small valid contract on disk."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from omnibase_infra.shared.contracts.loader import load_contract
-from omnibase_infra.shared.core.errors import ContractError, Problem
+from omnibase_infra.shared.testing.contract_folder import ContractFolder
 
 CONTRACT = """\
 name: NodeOrderStoreEffect
@@ -80,65 +79,11 @@ INSERT INTO orders.orders (order_id, quantity) VALUES ($1, $2) RETURNING order_i
 """
 
 
-class ContractFolder:
-    """A folder `order_store/v1_0_0` that a test fills, and then loads."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.folder = root / "order_store" / "v1_0_0"
-        self.path = self.folder / "contract.yaml"
-        self.write("statements/insert_order.sql", STATEMENT)
-        self.write("migrations/0001_orders.sql", "CREATE TABLE orders ();\n")
-        self.write("contract.yaml", CONTRACT)
-
-    def write(self, name: str, text: str) -> Path:
-        """Write a file beside the contract."""
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-        return path
-
-    def replace(self, *edits: tuple[str, str]) -> str:
-        """Change the contract's text; every `old` must be there. Returns the new text."""
-        text = self.path.read_text(encoding="utf-8")
-        for old, new in edits:
-            assert old in text, f"the contract has no {old!r}"
-            text = text.replace(old, new, 1)
-        self.path.write_text(text, encoding="utf-8")
-        return text
-
-    def problems(self) -> list[Problem]:
-        """Load the contract and return what is wrong with it."""
-        try:
-            load_contract(self.path)
-        except ContractError as error:
-            return list(error.problems)
-        return []
-
-
 @pytest.fixture
 def order_store(tmp_path: Path) -> ContractFolder:
     """A valid contract with its statement and migration."""
-    return ContractFolder(tmp_path)
-
-
-class ProblemsOf:
-    """What is wrong with the valid contract after edits of its text."""
-
-    def __init__(self, contract: ContractFolder) -> None:
-        self._contract = contract
-
-    def __call__(self, *edits: tuple[str, str]) -> list[Problem]:
-        """Edit, load, and return the problems."""
-        self._contract.replace(*edits)
-        return self._contract.problems()
-
-    def text(self) -> str:
-        """Return the contract as it is now."""
-        return self._contract.path.read_text(encoding="utf-8")
-
-
-@pytest.fixture
-def problems_of(order_store: ContractFolder) -> ProblemsOf:
-    """What is wrong with the valid contract after edits of its text."""
-    return ProblemsOf(order_store)
+    folder = ContractFolder(tmp_path, "order_store")
+    folder.write("statements/insert_order.sql", STATEMENT)
+    folder.write("migrations/0001_orders.sql", "CREATE TABLE orders ();\n")
+    folder.write("contract.yaml", CONTRACT)
+    return folder

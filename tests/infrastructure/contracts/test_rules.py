@@ -7,6 +7,7 @@ from typing import NamedTuple
 import pytest
 
 from omnibase_infra.shared.contracts.rules import Rule
+from omnibase_infra.shared.testing.contract_folder import ContractFolder
 
 INSERT = "statements/insert_order.sql"
 GUARANTEE = "guarantee: effectively_once"
@@ -287,9 +288,9 @@ BREACHES = [
 
 
 @pytest.mark.parametrize("breach", BREACHES, ids=lambda breach: f"{breach.rule.name.lower()}-{breach.new[:20]!r}")
-def test_a_breach_is_found_at_its_place(problems_of, breach: Breach) -> None:
-    problems = problems_of((breach.old, breach.new))
-    text = problems_of.text()
+def test_a_breach_is_found_at_its_place(order_store: ContractFolder, breach: Breach) -> None:
+    order_store.replace((breach.old, breach.new))
+    problems, text = order_store.problems(), order_store.text()
     offset = text.index(breach.at, text.index(breach.after) + len(breach.after))
     place = (text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset))
     found = [problem for problem in problems if problem.rule == breach.rule.id]
@@ -311,7 +312,9 @@ def test_a_breach_is_found_at_its_place(problems_of, breach: Breach) -> None:
         ("migrations/more.sql", "", Rule.MIGRATION_NAME, "more.sql:1:1"),
     ],
 )
-def test_a_breach_in_a_file_beside_the_contract_is_found(order_store, name, text, rule: Rule, place: str) -> None:
+def test_a_breach_in_a_file_beside_the_contract_is_found(
+    order_store: ContractFolder, name: str, text: str | None, rule: Rule, place: str
+) -> None:
     if text is None:
         (order_store.folder / name).unlink()
     else:
@@ -321,15 +324,15 @@ def test_a_breach_in_a_file_beside_the_contract_is_found(order_store, name, text
     assert str(problems[0]).split(": ")[0].endswith(place)
 
 
-def test_a_contradiction_of_order_and_dead_letters_is_found(problems_of) -> None:
-    problems = problems_of(
+def test_a_contradiction_of_order_and_dead_letters_is_found(order_store: ContractFolder) -> None:
+    order_store.replace(
         ("    ordering: key", "    ordering: none"),
         ("    response: ModelPriceResponse", "    response: ModelPriceResponse\n    ordering: none"),
         ("    needs: [postgres]", "    needs: [postgres]\n    ordering: none"),
         ("kit: postgres.health", "kit: postgres.health\n    ordering: none"),
         (GUARANTEE, f"{GUARANTEE}\n  on_dead_letter: hold"),
     )
-    assert [problem.rule for problem in problems] == [Rule.ORDERING.id]
+    assert [problem.rule for problem in order_store.problems()] == [Rule.ORDERING.id]
 
 
 def test_every_rule_within_a_contract_has_a_test_here() -> None:

@@ -53,7 +53,7 @@ def test_a_duration_is_a_number_with_a_unit(text: str, seconds: float) -> None:
         "5s\n",
         "1e3s",
         "5s5s",
-        "٥s",
+        "\u0665s",
         "9" * 400 + "s",
     ],
 )
@@ -70,10 +70,12 @@ def test_a_formatted_duration_reads_back_equal(milliseconds: int) -> None:
 @given(st.text(max_size=20))
 def test_parsers_raise_nothing_but_value_error(text: str) -> None:
     for parse in (parse_duration, parse_rate, parse_cpu, parse_memory):
+        message = ""
         try:
             parse(text)
         except ValueError as error:
-            assert repr(text) in str(error)
+            message = str(error)
+        assert not message or repr(text) in message
 
 
 @pytest.mark.parametrize(
