@@ -6,7 +6,6 @@ import importlib
 import sys
 from typing import Any, Final
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -30,11 +29,11 @@ _MODULES: Final = "omnibase_infra.shared.cli"
 class LazyGroup(TyperGroup):
     """A group whose commands are imported when they are asked for: `omninode run` loads no generator."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click calls it so
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - click calls it so
         """Return the names, in the order of the table."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> Any:  # noqa: ARG002 - click calls it so
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - click calls it so
         """Import and return a command, or None for an unknown name, which click reports."""
         if cmd_name not in COMMANDS:
             return None
@@ -49,7 +48,7 @@ class LazyGroup(TyperGroup):
         command.short_help = summary
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - likewise
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - likewise
         """List the commands from the table, importing none."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
@@ -62,6 +61,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
+    pretty_exceptions_enable=False,
 )
 
 

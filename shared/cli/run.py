@@ -18,6 +18,7 @@ from omnibase_infra.shared.core.settings import Settings, load_settings
 from omnibase_infra.shared.core.worker_spec import WorkerSpec
 
 if TYPE_CHECKING:
+    from omnibase_infra.shared.kafka.client_log import LogFunction
     from omnibase_infra.shared.registry.container import ONEXContainer
 
 _TOPIC_CHECK_SECONDS: Final = 5.0
@@ -62,13 +63,14 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
 
     configure_logging(settings, worker=spec.worker)
     log = get_logger()
+    client_log = _client_log(log)
     log.info(LogEvent.WORKER_STARTING, node=spec.node, version=spec.version, realm=str(settings.realm), pid=os.getpid())
     async with AsyncExitStack() as stack:
         client_id = f"{spec.worker}-{os.getpid()}"
         producer = ProducerPool(
             settings,
             client_id=client_id,
-            log=log.log,
+            log=client_log,
             allowed=spec.writable_topics(),
             contract=f"workers/{spec.node}/v{spec.version.replace('.', '_')}/contract.yaml",
         )
@@ -80,15 +82,16 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
         stores = await _open_stores(spec, settings, container, stack)
         node = load_node(spec.node, container, spec.version)
 
-        def make_consumer(on_statistics: Any, on_commit: Any) -> Any:
+        def make_consumer(on_statistics: Any, on_error: Any, on_commit: Any) -> Any:
             return create_consumer(
                 settings,
                 group=settings.realm.group(spec.worker, spec.major),
                 purpose="consume",
                 client_id=client_id,
-                log=log.log,
+                log=client_log,
                 on_statistics=on_statistics,
-                options=ConsumerOptions(overrides={"on_commit": on_commit}),
+                on_error=on_error,
+                options=ConsumerOptions(statistics_seconds=1.0, overrides={"on_commit": on_commit}),
             )
 
         worker = Worker(
@@ -158,10 +161,19 @@ async def _check_topics(spec: WorkerSpec, settings: Settings) -> None:
 
     async def check() -> None:
         await asyncio.to_thread(
-            require_topics, settings, physical, log=get_logger().log, timeout_seconds=_TOPIC_CHECK_SECONDS
+            require_topics, settings, physical, log=_client_log(get_logger()), timeout_seconds=_TOPIC_CHECK_SECONDS
         )
 
     await _tolerating_outage(check)
+
+
+def _client_log(log: Any) -> LogFunction:
+    """Return the logger as the Kafka clients call it, whose fields may have any name."""
+
+    def write(level: int, event: str, /, **fields: Any) -> None:
+        log.log(level, event, **fields)
+
+    return write
 
 
 def _stop_on_signals(stop: Callable[[], None]) -> None:

@@ -51,6 +51,15 @@ class ServiceCloseError(ConfigurationError):
         super().__init__("; ".join(f"closing {name} failed: {error!r}" for name, error in errors))
 
 
+class _Held:
+    """A service as svcs keeps it. Bare, svcs would refuse one that is an async context manager, as pools are."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+
 class ONEXContainer:
     """The services of one process, by type.
 
@@ -74,7 +83,7 @@ class ONEXContainer:
             ConfigurationError: a service of that type is registered already, or the container is closed.
         """
         self._check_new(service)
-        self._registry.register_value(service, value)
+        self._registry.register_value(service, _Held(value), enter=False)
         if close is not None:
             self._closers.append((service.__name__, close))
 
@@ -92,11 +101,11 @@ class ONEXContainer:
         """
         self._check_new(service)
 
-        def make() -> T:
+        def make() -> _Held:
             value = factory(self)
             if close is not None:
                 self._closers.append((service.__name__, lambda: close(value)))
-            return value
+            return _Held(value)
 
         self._registry.register_factory(service, make, enter=False)
 
@@ -134,7 +143,7 @@ class ONEXContainer:
                 f"{asker} {service.__name__}, and nobody registered it (registered: {', '.join(names) or 'none'})",
                 hint=f"call container.register_value({service.__name__}, …) before the node is built",
             )
-        return self._services.get(service)
+        return cast("T", cast("_Held", self._services.get(service)).value)
 
     async def aclose(self) -> None:
         """Close the services in reverse order, every one even if others fail. Twice is once.

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
-from confluent_kafka import Consumer, KafkaException
+from confluent_kafka import Consumer, KafkaError
 
 from omnibase_infra.shared.core.errors import DeliveryError, RecordRefusedError
 from omnibase_infra.shared.core.naming import TopicName
@@ -32,12 +32,13 @@ from omnibase_infra.shared.runtime.lanes import Lane, Lanes
 from omnibase_infra.shared.runtime.records import PartitionWork, Record
 from omnibase_infra.shared.runtime.unknown_operation import UnknownOperationHandler, unknown_operation_spec
 
-KAFKA_CHECK_SECONDS: Final = 2.0
 POLL_STALE_SECONDS: Final = 30.0
 _DRAIN_LOOK_SECONDS: Final = 0.005
 _JOIN_MARGIN_SECONDS: Final = 15.0
 
-MakeConsumer = Callable[[Callable[[ClientStatistics], None], Callable[..., None]], Consumer]
+MakeConsumer = Callable[
+    [Callable[[ClientStatistics], None], Callable[[KafkaError], None], Callable[..., None]], Consumer
+]
 
 
 class Worker:
@@ -84,7 +85,6 @@ class Worker:
             log=log,
         )
         self._thread: ConsumerThread | None = None
-        self._consumer: Consumer | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         self._failure: BaseException | None = None
@@ -102,8 +102,7 @@ class Worker:
             OmnibaseError: what stopped the worker: a missing topic or offset, too many dead letters, …
         """
         self._loop = asyncio.get_running_loop()
-        consumer = self._make_consumer(self._statistics, self._on_commit)
-        self._consumer = consumer
+        consumer = self._make_consumer(self._statistics, self._client_error, self._on_commit)
         self._thread = ConsumerThread(
             consumer,
             topics=[TopicName.parse(topic) for topic in self.spec.subscribe],
@@ -117,7 +116,6 @@ class Worker:
         tasks = [
             self._start(self._executor.run(), "executor"),
             self._start(self._dependencies.watch(), "dependencies"),
-            self._start(self._watch_kafka(), "kafka"),
         ]
         self._thread.start()
         try:
@@ -201,8 +199,8 @@ class Worker:
         self._call(self._lanes.close, works)
 
     def assignment_changed(self) -> None:
-        """Look at readiness again."""
-        self._call(self._note_readiness)
+        """Look at readiness again; whoever got an assignment talks to a coordinator."""
+        self._call(self._kafka_is, "")
 
     def failed(self, error: BaseException) -> None:
         """Stop the worker with the consumer thread's error."""
@@ -303,27 +301,15 @@ class Worker:
 
     # -- surroundings ----------------------------------------------------------------------------------------------
 
-    async def _watch_kafka(self) -> None:
-        """Ask for metadata every two seconds: the cheapest proof that a broker answers."""
-        topic = TopicName.parse(self.spec.subscribe[0]).physical(self._realm)
-        while True:
-            problem = await asyncio.to_thread(self._ask_kafka, topic)
-            if bool(problem) != bool(self._kafka_problem):
-                event = LogEvent.DEPENDENCY_UNAVAILABLE if problem else LogEvent.DEPENDENCY_AVAILABLE
-                self._log.warning(event, dependency="kafka", error=problem)
-            self._kafka_problem = problem
-            self._note_readiness()
-            await asyncio.sleep(KAFKA_CHECK_SECONDS if self._was_ready or problem else 0.1)
-
-    def _ask_kafka(self, topic: str) -> str:
-        assert self._consumer is not None
-        try:
-            self._consumer.list_topics(topic, timeout=KAFKA_CHECK_SECONDS)
-        except KafkaException as error:
-            return f"no broker answers: {error.args[0].str()}"
-        except RuntimeError:
-            return "the consumer is closed"
-        return ""
+    def _kafka_is(self, problem: str) -> None:
+        """Note whether a broker answers: the client's own connections say so, nothing is asked for it."""
+        if bool(problem) != bool(self._kafka_problem):
+            if problem:
+                self._log.warning(LogEvent.DEPENDENCY_UNAVAILABLE, dependency="kafka", error=problem)
+            else:
+                self._log.info(LogEvent.DEPENDENCY_AVAILABLE, dependency="kafka")
+        self._kafka_problem = problem
+        self._note_readiness()
 
     def _note_readiness(self) -> None:
         ready, states = self.ready()
@@ -343,10 +329,17 @@ class Worker:
         self._log.warning(LogEvent.DELIVERY_FAILED, error=error.message, records=len(error.errors))
 
     def _statistics(self, statistics: ClientStatistics) -> None:
+        """Take lag and connections from the client's report. Consumer thread."""
         names = {TopicName.parse(topic).physical(self._realm): topic for topic in self.spec.subscribe}
         for (physical, partition), lag in statistics.lag().items():
             if physical in names:
                 self.instruments.lag(names[physical], partition).set(lag)
+        self._call(self._kafka_is, "" if statistics.connected_brokers() else "no broker connection is up")
+
+    def _client_error(self, error: KafkaError) -> None:
+        """Take the news that no broker is left, which comes sooner than the next report. Consumer thread."""
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._call(self._kafka_is, f"no broker answers: {error.str()}")
 
     def _on_commit(self, error: Any, offsets: Any) -> None:
         if self._thread is not None:
