@@ -14,6 +14,7 @@ from typing import Final
 from prometheus_client import Metric
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from omnibase_infra.shared.observability.metric_definitions import HistogramDefinition
 
@@ -57,7 +58,8 @@ class BatchHistogram(Collector):
 
     def __init__(self, definition: HistogramDefinition) -> None:
         self._definition: Final = definition
-        self._names: Final = (*(str(float(bound)) for bound in definition.buckets), "+Inf")
+        names = [floatToGoString(bound) for bound in definition.buckets]  # type: ignore[no-untyped-call]
+        self._names: Final[Sequence[str]] = (*names, "+Inf")
         self._children: dict[tuple[str, ...], HistogramChild] = {}
 
     def labels(self, *values: str) -> HistogramChild:

@@ -42,6 +42,15 @@ class LogEvent(StrEnum):
     OFFSET_OUT_OF_RANGE = "offset_out_of_range"
     BROKER_ERROR = "broker_error"
 
+    # the Kafka client
+    KAFKA_CLIENT_LOG = "kafka_client_log"
+    KAFKA_CLIENT_ERROR = "kafka_client_error"
+    KAFKA_PRODUCER_FATAL = "kafka_producer_fatal"
+    KAFKA_PRODUCER_GAVE_UP = "kafka_producer_gave_up"
+    KAFKA_PRODUCER_CALLBACK_FAILED = "kafka_producer_callback_failed"
+    KAFKA_PRODUCER_THREAD_STUCK = "kafka_producer_thread_stuck"
+    KAFKA_RECORDS_UNCONFIRMED = "kafka_records_unconfirmed"
+
     # dependencies
     DEPENDENCY_UNAVAILABLE = "dependency_unavailable"
     DEPENDENCY_AVAILABLE = "dependency_available"
