@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from omnibase_infra.shared.core.errors import ConfigurationError
+from omnibase_infra.shared.generator.documentation import emit_readme
+from omnibase_infra.shared.generator.generated_tests import emit_unit_tests, integration_tests
 from omnibase_infra.shared.generator.imports import import_lines, model_import
 from omnibase_infra.shared.generator.kits.discovery import kit_of
 from omnibase_infra.shared.generator.kits.interface import Kit
 from omnibase_infra.shared.generator.plan import AliasPlan, GenerationPlan, OperationPlan, SourceFile
-from omnibase_infra.shared.generator.rendering import Templates
+from omnibase_infra.shared.generator.rendering import TEMPLATES
 
-TEMPLATES: Final = Templates(Path(__file__).parent / "templates")
 Emitter = Callable[[GenerationPlan], Iterable[SourceFile]]
 
 
@@ -74,6 +74,8 @@ EMITTERS: Final[tuple[Emitter, ...]] = (
     emit_port_and_node,
     emit_registry,
     emit_locks,
+    emit_readme,
+    emit_unit_tests,
 )
 
 
@@ -86,6 +88,7 @@ def emit_all(plan: GenerationPlan, kits: Mapping[str, Kit]) -> list[SourceFile]:
     files = [file for emitter in EMITTERS for file in emitter(plan)]
     for kit, operations in operations_by_kit(plan, kits):
         files.extend(kit.emit(plan, operations))
+    files.append(integration_tests(plan, operations_by_kit(plan, kits)))
     files.sort(key=lambda file: (file.root, file.path))
     for one, other in zip(files, files[1:], strict=False):
         if (one.root, one.path) == (other.root, other.path):

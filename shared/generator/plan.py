@@ -79,11 +79,17 @@ ModelPlan: TypeAlias = StructPlan | AliasPlan
 
 
 class ServicePlan(msgspec.Struct, frozen=True, order=True):
-    """A service that processors are given by the container. `attribute` names it in constructors."""
+    """A service that processors are given by the container.
+
+    Attributes:
+        attribute: its name in constructors.
+        example: Python source of one that is connected to nothing, for tests.
+    """
 
     attribute: str
     class_name: str
     module: str
+    example: str
 
 
 class RefusalPlan(msgspec.Struct, frozen=True):

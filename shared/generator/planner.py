@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from omnibase_infra.shared.contracts.kits import KitSchema
+from omnibase_infra.shared.contracts.kits import KitSchema, short_name_of
 from omnibase_infra.shared.contracts.model import Contract, Operation
 from omnibase_infra.shared.core.errors import ContractError, Problem
 from omnibase_infra.shared.core.worker_spec import (
@@ -25,6 +25,7 @@ from omnibase_infra.shared.generator.plan import (
     OperationPlan,
     ServicePlan,
 )
+from omnibase_infra.topics.declarations import topic_settings
 
 FAILED_MODEL = "ModelErrorResponse"
 
@@ -103,7 +104,9 @@ def _guarantee(contract: Contract, operation: Operation, schema: KitSchema) -> G
 
 
 def _worker_spec(contract: Contract, operations: Iterable[OperationPlan]) -> WorkerSpec:
-    needs = dict.fromkeys(need for operation in operations for need in operation.spec.needs)
+    declared = [short_name_of(item.name) for item in contract.dependencies if item.type == "service"]
+    needed = [need for operation in operations for need in operation.spec.needs]
+    dependencies = dict.fromkeys(name for name in (*declared, *needed) if name)
     retry, limit = contract.delivery.retry, contract.delivery.dead_letter_limit
     return WorkerSpec(
         generation=RUNTIME_GENERATION,
@@ -118,9 +121,10 @@ def _worker_spec(contract: Contract, operations: Iterable[OperationPlan]) -> Wor
         publish=tuple(str(item.topic) for item in contract.event_bus.publish),
         reply_topics=tuple(str(topic) for topic in contract.event_bus.reply_topics),
         partitions=contract.event_bus.partitions,
+        topic_settings=topic_settings(contract),
         start=contract.event_bus.start,
         guarantee=contract.delivery.guarantee,
-        dependencies=tuple(needs),
+        dependencies=tuple(dependencies),
         operations=tuple(operation.spec for operation in operations),
         retry=RetrySpec(in_lane=retry.in_lane, tiers=retry.tiers, jitter=retry.jitter),
         dead_letters=DeadLetterSpec(consecutive=limit.consecutive, ratio=limit.ratio, window=limit.window),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from pprint import pformat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from omnibase_infra.shared.generator.imports import docstring
 
@@ -27,6 +26,9 @@ class Templates:
         return self._environment.get_template(template).render(**values)
 
 
+TEMPLATES: Final = Templates(Path(__file__).parent / "templates")
+
+
 def _environment(folder: Path) -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -40,17 +42,12 @@ def _environment(folder: Path) -> Environment:
     )
     environment.filters |= {
         "doc": docstring,
-        "python": python_literal,
+        "python": repr,
         "json": lambda value: json.dumps(value, ensure_ascii=False),
         "sentence": sentence,
         "sql": sql_literal,
     }
     return environment
-
-
-def python_literal(value: Any) -> str:
-    """Return a plain value as Python source."""
-    return pformat(value, sort_dicts=False, width=100)
 
 
 def sentence(text: str) -> str:

@@ -15,7 +15,13 @@ _MODULES: Final = {
     "VaultClient": "omnibase_infra.shared.vault.client",
 }
 
-SETTINGS: Final = ServicePlan("settings", "Settings", "omnibase_infra.shared.core.settings")
+_EXAMPLES: Final = {
+    "PostgresConnectionPool": 'PostgresConnectionPool("postgresql://nobody@127.0.0.1:1/nothing")',
+}
+
+SETTINGS: Final = ServicePlan(
+    "settings", "Settings", "omnibase_infra.shared.core.settings", 'Settings.model_validate({"env": "test"})'
+)
 
 
 def service_plan(dependency: Dependency) -> ServicePlan:
@@ -30,4 +36,5 @@ def service_plan(dependency: Dependency) -> ServicePlan:
             f"the dependency {dependency.name!r}: nobody knows where {dependency.class_name} lives",
             hint="state its `module` in the contract",
         )
-    return ServicePlan(dependency.name, dependency.class_name, module)
+    name = dependency.class_name
+    return ServicePlan(dependency.name, name, module, _EXAMPLES.get(name, f"object.__new__({name})"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -21,11 +20,10 @@ from omnibase_infra.shared.generator.plan import (
     ServicePlan,
     SourceFile,
 )
-from omnibase_infra.shared.generator.rendering import Templates
+from omnibase_infra.shared.generator.rendering import TEMPLATES
 from omnibase_infra.shared.generator.schema_samples import NoSampleError, schema_refusals, schema_sample
 from omnibase_infra.shared.generator.services import service_plan
 
-_TEMPLATES: Final = Templates(Path(__file__).parent.parent / "templates")
 NO_ANSWER: Final = "ModelNoAnswer"
 
 
@@ -64,7 +62,7 @@ class CustomKit(msgspec.Struct, frozen=True):
     def emit(self, plan: GenerationPlan, operations: Sequence[OperationPlan]) -> Iterable[SourceFile]:
         """Yield a processor to begin with for each operation."""
         for operation in operations:
-            content = _TEMPLATES.render("processor_custom.py.j2", plan=plan, operation=operation)
+            content = TEMPLATES.render("processor_custom.py.j2", plan=plan, operation=operation)
             yield SourceFile(f"processors/{operation.name}.py", content, owner="people")
 
     def integration_tests(

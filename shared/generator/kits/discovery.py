@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import entry_points
-from typing import Final, cast
+from typing import cast
 
-from omnibase_infra.shared.contracts.kits import KitSchema
+from omnibase_infra.shared.contracts.kits import KIT_ENTRY_POINTS, KitSchema
 from omnibase_infra.shared.core.errors import ConfigurationError
 from omnibase_infra.shared.generator.kits.interface import Kit
-
-ENTRY_POINT_GROUP: Final = "omnibase_infra.kits"
 
 
 def installed_kits() -> Mapping[str, Kit]:
@@ -20,7 +18,7 @@ def installed_kits() -> Mapping[str, Kit]:
         ConfigurationError: a kit cannot be imported, or two have one name.
     """
     kits: dict[str, Kit] = {}
-    for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
+    for entry in sorted(entry_points(group=KIT_ENTRY_POINTS), key=lambda entry: entry.name):
         try:
             kit = cast("Kit", entry.load())
         except Exception as error:

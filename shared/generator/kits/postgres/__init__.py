@@ -1,4 +1,4 @@
-"""What the generator knows about PostgreSQL. The kit is loaded by its entry point, so importing it imports psycopg."""
+"""What the generator knows about PostgreSQL. Loaded by its entry point."""
 
 from omnibase_infra.shared.generator.kits.postgres.kit import KIT
 

@@ -12,27 +12,18 @@ from psycopg import pq
 
 from omnibase_infra.shared.contracts.statement_file import StatementFile
 from omnibase_infra.shared.core.errors import ContractError, Problem
-from omnibase_infra.shared.generator.kits.postgres.batch_form import BatchRows, batch_form
+from omnibase_infra.shared.generator.kits.postgres.batch_form import batch_form
 from omnibase_infra.shared.generator.kits.postgres.catalogue import Catalogue
 from omnibase_infra.shared.generator.kits.postgres.nullability import nulled_outputs
 from omnibase_infra.shared.generator.kits.postgres.scratch_database import line_and_column
-from omnibase_infra.shared.generator.kits.postgres.sql_types import ANNOTATIONS, Column, Parameter, SqlType
-
-
-class AnalysedStatement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What PostgreSQL says about a statement. Kept in statements.lock.json.
-
-    Attributes:
-        parameters: in $n order.
-        columns: of the result, in order.
-        batch_sql: the form over arrays that PostgreSQL accepted; None: run one by one.
-        batch_rows: how its rows belong to the inputs.
-    """
-
-    parameters: tuple[Parameter, ...] = ()
-    columns: tuple[Column, ...] = ()
-    batch_sql: str | None = None
-    batch_rows: BatchRows = "positional"
+from omnibase_infra.shared.generator.kits.postgres.sql_types import (
+    ANNOTATIONS,
+    AnalysedStatement,
+    BatchRows,
+    Column,
+    Parameter,
+    SqlType,
+)
 
 
 class _Description(msgspec.Struct, frozen=True):

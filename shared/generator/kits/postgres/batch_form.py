@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 import sqlglot
@@ -16,11 +16,9 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from omnibase_infra.shared.contracts.sql_text import mask, placeholders
-from omnibase_infra.shared.generator.kits.postgres.sql_types import Parameter
+from omnibase_infra.shared.generator.kits.postgres.sql_types import BatchRows, Parameter
 
 _VALUES: Final = re.compile(r"\bvalues\s*\(", re.IGNORECASE)
-
-BatchRows = Literal["positional", "ordinal"]
 
 
 class BatchForm(msgspec.Struct, frozen=True):

@@ -9,8 +9,7 @@ import msgspec
 
 from omnibase_infra.shared.contracts.model import POSTGRES_POOL, Contract, Operation
 from omnibase_infra.shared.contracts.statement_file import StatementFile
-from omnibase_infra.shared.generator.kits.postgres.analysis import AnalysedStatement
-from omnibase_infra.shared.generator.kits.postgres.sql_types import Column, Parameter
+from omnibase_infra.shared.generator.kits.postgres.sql_types import AnalysedStatement, Column, Parameter
 from omnibase_infra.shared.generator.names import model_name
 from omnibase_infra.shared.generator.plan import (
     AliasPlan,
@@ -163,7 +162,7 @@ def plan_statements(contract: Contract, operation: Operation, statements: Sequen
         request=request,
         response=response,
         models=(*(model for statement in statements for model in statement.named_models()), *aliases),
-        payloads=tuple(statement.named_payload() for statement in statements),
+        payloads=tuple(statement.named_payload() for statement in _inserts_first(statements)),
         refusals=(
             RefusalPlan([], "Expected `object`, got `array`"),
             RefusalPlan({_TAG_FIELD: "no_such_statement", "parameters": {}}, "Invalid value 'no_such_statement'"),
@@ -171,6 +170,11 @@ def plan_statements(contract: Contract, operation: Operation, statements: Sequen
         ),
         options={"statements": tuple(statements), "named": True},
     )
+
+
+def _inserts_first(statements: Sequence[PlannedStatement]) -> list[PlannedStatement]:
+    """Examples that need no rows to be there come first."""
+    return sorted(statements, key=lambda statement: not statement.file.sql.lower().startswith("insert"))
 
 
 def plan_transaction(contract: Contract, operation: Operation, statements: Sequence[PlannedStatement]) -> KitOperation:
@@ -194,7 +198,7 @@ def plan_transaction(contract: Contract, operation: Operation, statements: Seque
         "What the statements gave.",
         (FieldPlan("results", f"list[{result}]", description="one per statement, in order."),),
     )
-    named = statements[0].named_payload()
+    named = _inserts_first(statements)[0].named_payload()
     payload = {"statements": [named], "isolation": "serializable"}
     return KitOperation(
         request=request.name,

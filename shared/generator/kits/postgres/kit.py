@@ -15,15 +15,16 @@ from omnibase_infra.shared.core.errors import ContractError, Problem
 from omnibase_infra.shared.generator.imports import model_import
 from omnibase_infra.shared.generator.kits.interface import KitAnalysis, Servers, TestBlock
 from omnibase_infra.shared.generator.kits.postgres import forms
-from omnibase_infra.shared.generator.kits.postgres.analysis import AnalysedStatement, analyse_statement
-from omnibase_infra.shared.generator.kits.postgres.catalogue import Catalogue
 from omnibase_infra.shared.generator.kits.postgres.forms import PlannedStatement
 from omnibase_infra.shared.generator.kits.postgres.lock import LOCK_FILE, lock_keys, read_lock, write_lock
-from omnibase_infra.shared.generator.kits.postgres.scratch_database import scratch_database
+from omnibase_infra.shared.generator.kits.postgres.sql_types import AnalysedStatement
 from omnibase_infra.shared.generator.plan import GenerationPlan, KitOperation, OperationPlan, SourceFile
 from omnibase_infra.shared.generator.rendering import Templates
+from omnibase_infra.shared.generator.services import SETTINGS
 
 _TEMPLATES: Final = Templates(Path(__file__).parent / "templates")
+# A role every server has; the test's user may take it on.
+_WITH_ROLE: Final = 'Settings.model_validate({"env": "test", "postgres_query_role": "pg_read_all_data"})'
 _FORMS: Final = ("statement", "statements", "transaction", "query", "health")
 
 Facts = Mapping[str, PlannedStatement]
@@ -85,12 +86,26 @@ class PostgresKit(msgspec.Struct, frozen=True):
 
     def integration_tests(self, plan: GenerationPlan, operations: Sequence[OperationPlan]) -> TestBlock | None:
         """Return tests that run every statement, and every other operation, on the real PostgreSQL."""
-        code = _TEMPLATES.render("test_integration.py.j2", plan=plan, operations=operations)
+        code = _TEMPLATES.render(
+            "test_integration.py.j2",
+            plan=plan,
+            statements=_statements(operations),
+            payloads=[(item.name, list(item.details.payloads)) for item in operations],
+            queries=[operation for operation in operations if operation.kit == "postgres.query"],
+            health_checks=[operation for operation in operations if operation.kit == "postgres.health"],
+            arguments=_arguments(plan, _WITH_ROLE),
+            off_arguments=_arguments(plan, SETTINGS.example),
+        )
         imports, _, body = code.partition("# ---\n")
         return TestBlock(tuple(line for line in imports.splitlines() if line), body)
 
 
 def _ask(contract: Contract, statements: Mapping[str, StatementFile], dsn: str) -> dict[str, AnalysedStatement]:
+    # Drivers and parsers are needed only now.
+    from omnibase_infra.shared.generator.kits.postgres.analysis import analyse_statement
+    from omnibase_infra.shared.generator.kits.postgres.catalogue import Catalogue
+    from omnibase_infra.shared.generator.kits.postgres.scratch_database import scratch_database
+
     migrations = [(name, contract.folder / name) for name in contract.migrations]
     analyses: dict[str, AnalysedStatement] = {}
     problems: list[Problem] = []
@@ -125,6 +140,12 @@ def _table_models(statements: Sequence[PlannedStatement], operations: Sequence[O
     rows = [statement.row for statement in statements if statement.columns]
     commands = _commands(operations)
     return [*rows, *(s.command for s in commands), *(s.result for s in commands)]
+
+
+def _arguments(plan: GenerationPlan, settings: str) -> str:
+    """Return the node's constructor arguments in a test that has a pool."""
+    known = {"PostgresConnectionPool": "pool", SETTINGS.class_name: settings}
+    return ", ".join(f"{item.attribute}={known.get(item.class_name, item.example)}" for item in plan.services)
 
 
 KIT: Final = PostgresKit()

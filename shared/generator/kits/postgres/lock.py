@@ -14,7 +14,7 @@ import msgspec
 
 from omnibase_infra.shared.contracts.model import Contract
 from omnibase_infra.shared.contracts.statement_file import StatementFile
-from omnibase_infra.shared.generator.kits.postgres.analysis import AnalysedStatement
+from omnibase_infra.shared.generator.kits.postgres.sql_types import AnalysedStatement
 from omnibase_infra.shared.generator.plan import SourceFile
 
 LOCK_FILE: Final = "statements.lock.json"

@@ -1,8 +1,8 @@
-"""PostgreSQL's types as the lock file keeps them, and as Python annotations."""
+"""Statements and their types as the lock file keeps them, and as Python annotations."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -30,6 +30,8 @@ ANNOTATIONS: Final = {
     "jsonb": "Any",
     "bytea": "bytes",
 }
+BatchRows = Literal["positional", "ordinal"]
+
 _JSON_TYPES: Final = ("json", "jsonb")
 
 
@@ -90,3 +92,19 @@ class Column(msgspec.Struct, frozen=True, omit_defaults=True):
     def annotation(self) -> str:
         """Return the annotation of its field in the row model."""
         return self.type.annotation(nullable=self.nullable)
+
+
+class AnalysedStatement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What PostgreSQL says about a statement. Kept in statements.lock.json.
+
+    Attributes:
+        parameters: in $n order.
+        columns: of the result, in order.
+        batch_sql: the form over arrays that PostgreSQL accepted; None: run one by one.
+        batch_rows: how its rows belong to the inputs.
+    """
+
+    parameters: tuple[Parameter, ...] = ()
+    columns: tuple[Column, ...] = ()
+    batch_sql: str | None = None
+    batch_rows: BatchRows = "positional"
