@@ -30,12 +30,12 @@ logger = logging.getLogger(__name__)
 
 Connection = asyncpg.pool.PoolConnectionProxy
 
+SEARCH_PATH: Final = "public"
+
 _DSN_FORM: Final = "postgresql://user:password@host:port/database?sslmode=…; percent-encode special characters"
 _FULL_RESET: Final = (
     "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *;"
 )
-# How much longer than the server's own statement time-out we wait before we call the server unresponsive.
-_COMMAND_MARGIN_SECONDS: Final = 5.0
 _FLOOR_RETRY_SECONDS: Final = (1.0, 30.0)
 
 
@@ -46,11 +46,14 @@ class PoolOptions(msgspec.Struct, frozen=True, kw_only=True):
         minimum: connections kept open once the server has been reached.
         maximum: connections at most; further callers wait.
         acquire_timeout: how long a caller waits for a connection, and one attempt to connect takes, at most.
-        statement_timeout: PostgreSQL cancels a longer statement; five seconds later we drop the connection.
+        statement_timeout: PostgreSQL cancels a longer statement.
+        response_margin: how long after that we call a server that has said nothing unavailable.
         lock_timeout: PostgreSQL gives up waiting for a lock.
         idle_in_transaction_timeout: PostgreSQL ends the session of a worker that froze inside a transaction, so
             that it does not hold inbox rows for ever.
         idle_lifetime: a connection above the minimum is closed after so long without use.
+        search_path: where unqualified names are looked up. Not the server's default: that begins with the schema
+            named like the user, so that for a user `omnibase` tables of nodes would land among our own.
         application_name: how the sessions are named in `pg_stat_activity`.
     """
 
@@ -58,9 +61,11 @@ class PoolOptions(msgspec.Struct, frozen=True, kw_only=True):
     maximum: int = 10
     acquire_timeout: float = 5.0
     statement_timeout: float = 30.0
+    response_margin: float = 5.0
     lock_timeout: float = 5.0
     idle_in_transaction_timeout: float = 60.0
     idle_lifetime: float = 300.0
+    search_path: str = SEARCH_PATH
     application_name: str = "omnibase"
 
     @classmethod
@@ -79,6 +84,7 @@ class PoolOptions(msgspec.Struct, frozen=True, kw_only=True):
         """Return what each session is started with; it survives a reset of the session."""
         return {
             "application_name": self.application_name[:63],
+            "search_path": self.search_path,
             "statement_timeout": _milliseconds(self.statement_timeout),
             "lock_timeout": _milliseconds(self.lock_timeout),
             "idle_in_transaction_session_timeout": _milliseconds(self.idle_in_transaction_timeout),
@@ -182,7 +188,7 @@ class PostgresConnectionPool:
             init=self._prepare_connection,
             connection_class=MeteredConnection,
             timeout=options.acquire_timeout,
-            command_timeout=options.statement_timeout + _COMMAND_MARGIN_SECONDS,
+            command_timeout=options.statement_timeout + options.response_margin,
             server_settings=options.server_settings(),
         )
         await pool

@@ -19,6 +19,7 @@ import msgspec
 
 from omnibase_infra.shared.contracts.sql_text import mask
 from omnibase_infra.shared.core.errors import ConfigurationError
+from omnibase_infra.shared.postgres.connection_pool import SEARCH_PATH
 from omnibase_infra.shared.postgres.errors import classify_connect, condition, raise_classified
 
 INFRASTRUCTURE_SCOPE: Final = "omnibase"
@@ -216,17 +217,18 @@ async def _apply(connection: asyncpg.Connection, migration: Migration) -> Migrat
     except asyncpg.PostgresError as error:
         if connection.is_closed():
             raise_classified(error, connection_lost=True)
-        line = _line_of(error, migration.sql)
         reason = f"{error.message or condition(error)} ({error.sqlstate})"
-        raise MigrationError(f"{migration.path}:{line}: {reason}; nothing of this file was applied") from error
+        place = f"{migration.path}{_line_of(error, migration.sql)}"
+        raise MigrationError(f"{place}: {reason}; nothing of this file was applied") from error
     except (asyncpg.InterfaceError, OSError) as error:
         raise_classified(error, connection_lost=connection.is_closed())
     return MigrationStep(migration.scope, migration.name, "applied", time.perf_counter() - started)
 
 
-def _line_of(error: asyncpg.PostgresError, sql: str) -> int:
-    position = int(error.position or 1)
-    return sql.count("\n", 0, position - 1) + 1
+def _line_of(error: asyncpg.PostgresError, sql: str) -> str:
+    """Return `:LINE`, or nothing: PostgreSQL gives a position for some errors only."""
+    position = error.position
+    return "" if position is None else f":{sql.count(chr(10), 0, int(position) - 1) + 1}"
 
 
 def _version(folder: Path) -> tuple[int, ...]:
@@ -251,6 +253,7 @@ def _read(scope: str, path: Path) -> Migration:
 async def _connected(dsn: str, lock_timeout: float, statement_timeout: float) -> AsyncIterator[asyncpg.Connection]:
     settings = {
         "application_name": "omninode migrate",
+        "search_path": SEARCH_PATH,
         "lock_timeout": str(round(lock_timeout * 1000)),
         "statement_timeout": str(round(statement_timeout * 1000)),
     }

@@ -21,7 +21,7 @@ import pytest
 
 from omnibase_infra import workers
 from omnibase_infra.shared.local_services import down, up
-from omnibase_infra.shared.postgres.connection_pool import PoolOptions, PostgresConnectionPool
+from omnibase_infra.shared.postgres.connection_pool import SEARCH_PATH, PoolOptions, PostgresConnectionPool
 from omnibase_infra.shared.postgres.migrations import (
     infrastructure_migrations,
     migrate,
@@ -58,6 +58,10 @@ class PostgresDatabase:
         """Return its address, with credentials."""
         return self.server.dsn_of(self.name)
 
+    async def connect(self) -> asyncpg.Connection:
+        """Return a connection beside any pool, which the caller closes; names mean the same as in a pool."""
+        return await asyncpg.connect(self.dsn, timeout=10, server_settings={"search_path": SEARCH_PATH})
+
 
 @pytest.fixture(scope="session")
 def postgres_container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
@@ -71,7 +75,7 @@ def postgres_container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pos
 @pytest.fixture(scope="session")
 def postgres_template(postgres_container: PostgresServer) -> Iterator[str]:
     """Name of a database with inbox and outbox, to be copied."""
-    with _database(postgres_container) as database:
+    with fresh_database(postgres_container) as database:
         _run(migrate(database.dsn, [infrastructure_migrations()]))
         yield database.name
 
@@ -79,7 +83,7 @@ def postgres_template(postgres_container: PostgresServer) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def postgres_node_template(postgres_container: PostgresServer, postgres_template: str) -> Iterator[str]:
     """Name of a database with inbox, outbox and the tables of all nodes, to be copied."""
-    with _database(postgres_container, postgres_template) as database:
+    with fresh_database(postgres_container, postgres_template) as database:
         folders = newest_node_folders(Path(str(workers.__file__)).parent)
         plan = [read_migrations(node, folder / "migrations") for node, folder in folders.items()]
         _run(migrate(database.dsn, plan))
@@ -89,7 +93,7 @@ def postgres_node_template(postgres_container: PostgresServer, postgres_template
 @pytest.fixture
 def postgres_test_db(postgres_container: PostgresServer, postgres_template: str) -> Iterator[PostgresDatabase]:
     """A fresh database with inbox and outbox; dropped after the test."""
-    with _database(postgres_container, postgres_template) as database:
+    with fresh_database(postgres_container, postgres_template) as database:
         yield database
 
 
@@ -98,7 +102,7 @@ def postgres_migration_applied(
     postgres_container: PostgresServer, postgres_node_template: str
 ) -> Iterator[PostgresDatabase]:
     """A fresh database with inbox, outbox and the tables of all nodes; dropped after the test."""
-    with _database(postgres_container, postgres_node_template) as database:
+    with fresh_database(postgres_container, postgres_node_template) as database:
         yield database
 
 
@@ -110,7 +114,8 @@ async def postgres_connection_pool(postgres_test_db: PostgresDatabase) -> AsyncI
 
 
 @contextmanager
-def _database(server: PostgresServer, template: str = "template0") -> Iterator[PostgresDatabase]:
+def fresh_database(server: PostgresServer, template: str = "template0") -> Iterator[PostgresDatabase]:
+    """Make a database for the length of the block: an empty one, or a copy of `template`."""
     name = f"test_{uuid4().hex}"
     _run(_execute(server.dsn, f'CREATE DATABASE "{name}" TEMPLATE "{template}"'))
     try:

@@ -41,7 +41,7 @@ def output(value: bytes = b"{}", key: bytes | None = b"order-1") -> StoredOutput
 @pytest.fixture
 async def counter(postgres_test_db: PostgresDatabase) -> str:
     """A table in which each effect adds a row."""
-    connection = await asyncpg.connect(postgres_test_db.dsn)
+    connection = await postgres_test_db.connect()
     await connection.execute("CREATE TABLE effect (message_id text NOT NULL)")
     await connection.close()
     return "effect"

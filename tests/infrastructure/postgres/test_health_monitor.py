@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import re
+
+from omnibase_infra.shared.models.infrastructure.model_health_check import ModelHealthCheck
+from omnibase_infra.shared.postgres.connection_pool import PoolOptions, PostgresConnectionPool
+from omnibase_infra.shared.postgres.health_monitor import PostgresHealthMonitor
+
+
+async def test_a_server_that_answers_is_healthy(postgres_connection_pool) -> None:
+    health = await PostgresHealthMonitor(postgres_connection_pool, slow_seconds=10).check()
+    assert (health.status, health.message, health.recent_failures) == ("healthy", "", 0)
+    assert health.latency_ms is not None
+    assert health.latency_ms > 0
+    assert re.fullmatch(r"\d+\.\d+", health.server_version)
+    assert health.pool.max == 10
+
+
+async def test_a_slow_round_trip_is_degraded(postgres_connection_pool) -> None:
+    health = await PostgresHealthMonitor(postgres_connection_pool, slow_seconds=0).check()
+    assert health.status == "degraded"
+    assert "round trip took" in health.message
+
+
+async def test_a_read_only_server_is_degraded(postgres_test_db) -> None:
+    connection = await postgres_test_db.connect()
+    await connection.execute(f"ALTER DATABASE {postgres_test_db.name} SET default_transaction_read_only = on")
+    await connection.close()
+    async with PostgresConnectionPool(postgres_test_db.dsn) as pool:
+        health = await PostgresHealthMonitor(pool, slow_seconds=10).check()
+    assert (health.status, health.message) == ("degraded", "the server is read-only")
+
+
+async def test_a_pool_without_a_free_connection_is_degraded(postgres_test_db) -> None:
+    options = PoolOptions(maximum=1, acquire_timeout=0.05)
+    async with PostgresConnectionPool(postgres_test_db.dsn, options) as pool, pool.acquire():
+        health = await PostgresHealthMonitor(pool).check()
+    assert health.status == "degraded"
+    assert "stayed in use" in health.message
+
+
+async def test_a_server_that_is_down_is_a_result_and_failures_add_up(unused_tcp_port: int) -> None:
+    async with PostgresConnectionPool(f"postgresql://u:hidden@127.0.0.1:{unused_tcp_port}/db") as pool:
+        monitor = PostgresHealthMonitor(pool)
+        for count in range(1, 23):
+            health = await monitor.check()
+            assert (health.status, health.latency_ms, health.server_version) == ("unhealthy", None, "")
+            assert health.recent_failures == min(count, 20)
+        assert "hidden" not in health.message
+
+
+async def test_a_closed_pool_is_unhealthy(postgres_test_db) -> None:
+    pool = PostgresConnectionPool(postgres_test_db.dsn)
+    assert (await PostgresHealthMonitor(pool).check()).status == "unhealthy"
+
+
+async def test_the_shared_form_carries_the_same_facts(postgres_connection_pool) -> None:
+    check = await PostgresHealthMonitor(postgres_connection_pool, slow_seconds=10).health_check()
+    assert isinstance(check, ModelHealthCheck)
+    assert (check.dependency, check.status, check.message) == ("postgres", "healthy", "")
+    assert check.details["pool_max"] == "10"
+    assert check.details["server_version"]
+    assert check.checked_at.endswith("Z")
