@@ -56,6 +56,9 @@ class LogEvent(StrEnum):
     DEPENDENCY_AVAILABLE = "dependency_available"
     BREAKER_CHANGED = "breaker_changed"
     POOL_EXHAUSTED = "pool_exhausted"
+    POOL_CONNECTION_DROPPED = "pool_connection_dropped"
+    POOL_CLOSED_BY_FORCE = "pool_closed_by_force"
+    POOL_MISCONFIGURED = "pool_misconfigured"
     SLOW_QUERY = "slow_query"
 
     # the process

@@ -185,6 +185,16 @@ POOL_WAITING: Final = GaugeDefinition(
     "omnibase_pool_waiting", "Tasks that wait for a connection.", "events", _DEPENDENCY
 )
 
+QUERY_SECONDS: Final = HistogramDefinition(
+    "omnibase_query_seconds", "Round trip of a named statement; a batch is one.", "seconds", ("worker", "statement")
+)
+QUERY_FAILURES: Final = CounterDefinition(
+    "omnibase_query_failures_total", "Round trips of a statement that raised.", "events", ("worker", "statement")
+)
+SLOW_QUERIES: Final = CounterDefinition(
+    "omnibase_slow_queries_total", "Round trips beyond the slow threshold.", "events", ("worker", "statement")
+)
+
 # --- the producer ---------------------------------------------------------------------------------------------------
 PRODUCED_RECORDS: Final = CounterDefinition(
     "omnibase_produced_records_total", "Records the broker has confirmed, of every kind.", "records", _TOPIC

@@ -6,7 +6,6 @@ No statements and no transactions here: those are `effect_store` and `statements
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -23,10 +22,10 @@ from omnibase_infra.shared.core.errors import (
     TransientError,
 )
 from omnibase_infra.shared.core.settings import Settings, require_postgres
+from omnibase_infra.shared.observability.log_events import LogEvent
+from omnibase_infra.shared.observability.structured_logger import get_logger
 from omnibase_infra.shared.postgres.errors import DEPENDENCY, classify_connect
 from omnibase_infra.shared.postgres.query_metrics import QueryMetrics
-
-logger = logging.getLogger(__name__)
 
 Connection = asyncpg.pool.PoolConnectionProxy
 
@@ -209,7 +208,7 @@ class PostgresConnectionPool:
             async with asyncio.timeout(timeout):
                 await pool.close()
         except TimeoutError:
-            logger.warning("PostgreSQL connections were still in use after %.1f s and were cut", timeout)
+            get_logger().warning(LogEvent.POOL_CLOSED_BY_FORCE, dependency=DEPENDENCY, seconds=timeout)
         finally:
             # Does nothing after a clean close; cuts what a time-out or a cancellation left.
             pool.terminate()
@@ -283,11 +282,14 @@ class PostgresConnectionPool:
                 await pool.release(connection)
             except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
                 # The block's outcome stands; the pool has dropped the connection.
-                logger.warning("a PostgreSQL connection was dropped on return: %s", type(error).__name__)
+                get_logger().warning(
+                    LogEvent.POOL_CONNECTION_DROPPED, dependency=DEPENDENCY, reason=type(error).__name__
+                )
 
     def _timed_out(self) -> Exception:
         seconds = self.options.acquire_timeout
         if self._in_use >= self.options.maximum:
+            get_logger().warning(LogEvent.POOL_EXHAUSTED, dependency=DEPENDENCY, max=self.options.maximum)
             return TransientError(
                 f"all {self.options.maximum} PostgreSQL connections stayed in use for {seconds:g} s",
                 dependency=DEPENDENCY,
@@ -311,8 +313,8 @@ class PostgresConnectionPool:
             except (DependencyUnavailableError, TransientError):
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, longest)
-            except ConfigurationError:
-                logger.exception("PostgreSQL connections cannot be made")
+            except ConfigurationError as error:
+                get_logger().error(LogEvent.POOL_MISCONFIGURED, dependency=DEPENDENCY, error=error)
                 return
             else:
                 delay = _FLOOR_RETRY_SECONDS[0]

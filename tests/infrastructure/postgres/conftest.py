@@ -12,14 +12,6 @@ from omnibase_infra.shared.core.ports import InboxMessage
 from omnibase_infra.shared.local_services import PostgresService
 from omnibase_infra.shared.postgres.connection_pool import PostgresConnectionPool
 from omnibase_infra.shared.postgres.effect_store import PostgresEffectStore
-from omnibase_infra.shared.testing.postgres_fixtures import (  # noqa: F401 - fixtures of this folder
-    postgres_connection_pool,
-    postgres_container,
-    postgres_migration_applied,
-    postgres_node_template,
-    postgres_template,
-    postgres_test_db,
-)
 
 MessageFactory = Callable[..., InboxMessage]
 
@@ -44,7 +36,7 @@ def new_message() -> MessageFactory:
 
 
 @pytest.fixture
-def store(postgres_connection_pool: PostgresConnectionPool) -> PostgresEffectStore:  # noqa: F811
+def store(postgres_connection_pool: PostgresConnectionPool) -> PostgresEffectStore:
     return PostgresEffectStore(postgres_connection_pool, "test.omnibase-infra.postgres-adapter.consume.v1")
 
 

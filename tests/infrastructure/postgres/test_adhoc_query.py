@@ -39,14 +39,14 @@ def pool(postgres_connection_pool: PostgresConnectionPool) -> PostgresConnection
     return postgres_connection_pool
 
 
-async def test_rows_come_with_their_columns(pool, role) -> None:
+async def test_rows_come_with_their_columns(pool: PostgresConnectionPool, role: str) -> None:
     result = await run_query(pool, Request("SELECT id, name FROM open WHERE id > $1 ORDER BY id", [1]), role)
     assert result == QueryResult(
         [QueryColumn("id", "int4"), QueryColumn("name", "text")], [[2, "b"], [3, "c"]], 2, truncated=False
     )
 
 
-async def test_values_of_every_type_are_ready_for_json(pool, role) -> None:
+async def test_values_of_every_type_are_ready_for_json(pool: PostgresConnectionPool, role: str) -> None:
     sql = (
         "SELECT 1.50::numeric, 'a3bb189e-8bf9-3853-9ef6-40abc0e8d1b2'::uuid, '2025-01-02T03:04:05Z'::timestamptz, "
         "'2025-01-02'::date, '\\x00ff'::bytea, '[1,3)'::int4range, '1 day'::interval, ARRAY[1,NULL], "
@@ -92,7 +92,9 @@ async def test_values_of_every_type_are_ready_for_json(pool, role) -> None:
         ("$1::int", None, None),
     ],
 )
-async def test_parameters_are_bound_as_the_query_needs_them(pool, role, expression, value, expected) -> None:
+async def test_parameters_are_bound_as_the_query_needs_them(
+    pool: PostgresConnectionPool, role: str, expression: str, value: Any, expected: Any
+) -> None:
     result = await run_query(pool, Request(f"SELECT {expression}", [value]), role)
     assert result.rows == [[expected]]
 
@@ -107,7 +109,9 @@ async def test_parameters_are_bound_as_the_query_needs_them(pool, role, expressi
         ("SELECT 1", [1, 2], r"takes 0, got 2"),
     ],
 )
-async def test_parameters_that_do_not_fit_are_located(pool, role, sql, parameters, message) -> None:
+async def test_parameters_that_do_not_fit_are_located(
+    pool: PostgresConnectionPool, role: str, sql: str, parameters: list[Any], message: str
+) -> None:
     with pytest.raises(InvalidPayloadError, match=message) as caught:
         await run_query(pool, Request(sql, parameters), role)
     assert "secret" not in str(caught.value)
@@ -132,49 +136,51 @@ async def test_parameters_that_do_not_fit_are_located(pool, role, sql, parameter
         ("SELECT (SELECT id FROM open)", "cardinality-violated"),
     ],
 )
-async def test_what_a_query_may_not_is_refused(pool, role, sql, code) -> None:
+async def test_what_a_query_may_not_is_refused(pool: PostgresConnectionPool, role: str, sql: str, code: str) -> None:
     with pytest.raises(BusinessError) as caught:
         await run_query(pool, Request(sql), role)
     assert caught.value.instance_code == code
     assert caught.value.dependency == "postgres"
 
 
-async def test_without_a_role_it_is_switched_off(pool) -> None:
+async def test_without_a_role_it_is_switched_off(pool: PostgresConnectionPool) -> None:
     with pytest.raises(OperationDisabledError, match="OMNIBASE_POSTGRES_QUERY_ROLE"):
         await run_query(pool, Request("SELECT 1"), None)
 
 
-async def test_a_role_that_does_not_exist_is_no_role(pool) -> None:
+async def test_a_role_that_does_not_exist_is_no_role(pool: PostgresConnectionPool) -> None:
     with pytest.raises(OperationDisabledError, match="cannot be taken on"):
         await run_query(pool, Request("SELECT 1"), "no such; role")
 
 
 @pytest.mark.parametrize(("max_rows", "count", "truncated"), [(2, 2, True), (3, 3, False), (4, 3, False), (0, 0, True)])
-async def test_rows_are_limited(pool, role, max_rows, count, truncated) -> None:
+async def test_rows_are_limited(
+    pool: PostgresConnectionPool, role: str, max_rows: int, count: int, truncated: bool
+) -> None:
     result = await run_query(pool, Request("SELECT id FROM open", max_rows=max_rows), role)
     assert (result.row_count, len(result.rows), result.truncated) == (count, count, truncated)
 
 
-async def test_rows_are_limited_whatever_the_caller_asks_for(pool, role) -> None:
+async def test_rows_are_limited_whatever_the_caller_asks_for(pool: PostgresConnectionPool, role: str) -> None:
     result = await run_query(pool, Request("SELECT generate_series(1, 5000)", max_rows=10**9), role)
     assert (result.row_count, result.truncated) == (1000, True)
 
 
-async def test_bytes_are_limited(pool, role) -> None:
+async def test_bytes_are_limited(pool: PostgresConnectionPool, role: str) -> None:
     sql = "SELECT repeat('x', 1000) FROM generate_series(1, 500)"
     result = await run_query(pool, Request(sql), role, max_bytes=10_000)
     assert 0 < len(msgspec.json.encode(result.rows)) <= 10_000
     assert result.truncated
 
 
-async def test_a_slow_query_is_answered_and_not_retried(postgres_test_db, role) -> None:
+async def test_a_slow_query_is_answered_and_not_retried(postgres_test_db: PostgresDatabase, role: str) -> None:
     async with PostgresConnectionPool(postgres_test_db.dsn, PoolOptions(statement_timeout=0.1)) as pool:
         with pytest.raises(BusinessError) as caught:
             await run_query(pool, Request("SELECT pg_sleep(5)"), role)
     assert caught.value.instance_code == "query-timeout"
 
 
-async def test_nothing_of_a_query_outlives_it(postgres_test_db, role) -> None:
+async def test_nothing_of_a_query_outlives_it(postgres_test_db: PostgresDatabase, role: str) -> None:
     async with PostgresConnectionPool(postgres_test_db.dsn, PoolOptions(maximum=1, minimum=0)) as pool:
         for sql in (
             "SELECT set_config('work_mem', '1MB', false), set_config('role', 'none', false)",

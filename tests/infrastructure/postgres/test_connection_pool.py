@@ -6,12 +6,13 @@ import gc
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import asyncpg
 import pytest
 
 from omnibase_infra.shared.core.errors import DependencyUnavailableError, SettingsError, TransientError
-from omnibase_infra.shared.core.settings import Settings
+from omnibase_infra.shared.core.settings import load_settings
 from omnibase_infra.shared.postgres.connection_pool import PoolOptions, PostgresConnectionPool
 from omnibase_infra.shared.testing.postgres_fixtures import PostgresDatabase
 
@@ -74,8 +75,9 @@ async def test_json_columns_are_plain_values_both_ways(postgres_connection_pool:
         assert await connection.fetchval("SELECT 'null'::jsonb") is None
 
 
-async def test_settings_decide_size_and_time_outs() -> None:
-    settings = Settings(
+def test_settings_decide_size_and_time_outs(tmp_path: Path) -> None:
+    settings = load_settings(
+        tmp_path / "no-file",
         env="test",
         postgres_dsn="postgresql://u:p@db.example:5432/x",
         postgres_pool_min=8,

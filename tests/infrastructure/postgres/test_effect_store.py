@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from uuid import UUID
 
@@ -21,13 +22,16 @@ from omnibase_infra.shared.core.ports import (
     EffectStore,
     Fresh,
     InboxMessage,
+    IsolationLevel,
     Reused,
     StoredOutput,
 )
 from omnibase_infra.shared.postgres.connection_pool import PoolOptions, PostgresConnectionPool
 from omnibase_infra.shared.postgres.effect_store import PostgresEffectStore
 from omnibase_infra.shared.postgres.inbox import inbox_day, message_key
-from omnibase_infra.shared.testing.postgres_fixtures import PostgresDatabase
+from omnibase_infra.shared.testing.postgres_fixtures import PostgresDatabase, PostgresServer
+
+MessageFactory = Callable[..., InboxMessage]
 
 RESULTS = "onex.evt.postgres-adapter.results.v1"
 GROUP = "test.omnibase-infra.postgres-adapter.consume.v1"
@@ -73,7 +77,10 @@ async def test_it_implements_the_ports(store: PostgresEffectStore) -> None:
 
 
 async def test_a_redelivery_gets_the_stored_outputs_byte_for_byte_and_has_no_effect(
-    store: PostgresEffectStore, postgres_connection_pool: PostgresConnectionPool, counter: str, new_message
+    store: PostgresEffectStore,
+    postgres_connection_pool: PostgresConnectionPool,
+    counter: str,
+    new_message: MessageFactory,
 ) -> None:
     message = new_message()
     outputs = (
@@ -89,14 +96,16 @@ async def test_a_redelivery_gets_the_stored_outputs_byte_for_byte_and_has_no_eff
 
 
 async def test_a_message_without_outputs_is_remembered_too(
-    store: PostgresEffectStore, counter: str, new_message
+    store: PostgresEffectStore, counter: str, new_message: MessageFactory
 ) -> None:
     message = new_message()
     await process(store, message)
     assert await process(store, message) == AlreadyProcessed(())
 
 
-async def test_claims_come_back_in_the_order_of_the_messages(store: PostgresEffectStore, new_message) -> None:
+async def test_claims_come_back_in_the_order_of_the_messages(
+    store: PostgresEffectStore, new_message: MessageFactory
+) -> None:
     known = [new_message() for _ in range(20)]
     async with store.session() as session:
         await session.claim(known)
@@ -112,7 +121,7 @@ async def test_claims_come_back_in_the_order_of_the_messages(store: PostgresEffe
 
 
 async def test_one_identity_with_another_payload_is_reused(
-    store: PostgresEffectStore, counter: str, new_message
+    store: PostgresEffectStore, counter: str, new_message: MessageFactory
 ) -> None:
     message = new_message(message_id="order-7", payload_hash=b"a" * 16)
     await process(store, message)
@@ -123,7 +132,7 @@ async def test_one_identity_with_another_payload_is_reused(
 
 @pytest.mark.parametrize("change", [{"source": "/omnibase/test/other"}, {"redrive_id": "r-1"}, {"message_id": "2"}])
 async def test_source_id_and_redrive_together_make_the_identity(
-    store: PostgresEffectStore, counter: str, new_message, change: dict[str, str]
+    store: PostgresEffectStore, counter: str, new_message: MessageFactory, change: dict[str, str]
 ) -> None:
     same = {"message_id": "1", "payload_hash": b"p" * 16}
     await process(store, new_message(**same))
@@ -132,7 +141,7 @@ async def test_source_id_and_redrive_together_make_the_identity(
 
 
 async def test_consumer_groups_have_inboxes_of_their_own(
-    postgres_connection_pool: PostgresConnectionPool, counter: str, new_message
+    postgres_connection_pool: PostgresConnectionPool, counter: str, new_message: MessageFactory
 ) -> None:
     message = new_message()
     for group in ("test.a.b.consume.v1", "test.a.c.consume.v1"):
@@ -144,7 +153,10 @@ async def test_consumer_groups_have_inboxes_of_their_own(
 
 
 async def test_a_redelivery_after_midnight_finds_its_row(
-    store: PostgresEffectStore, postgres_connection_pool: PostgresConnectionPool, counter: str, new_message
+    store: PostgresEffectStore,
+    postgres_connection_pool: PostgresConnectionPool,
+    counter: str,
+    new_message: MessageFactory,
 ) -> None:
     message = new_message(day_ms=LAST_SECOND_OF_A_DAY)
     await process(store, message, output(b"before midnight"))
@@ -156,27 +168,30 @@ async def test_a_redelivery_after_midnight_finds_its_row(
         assert await connection.fetchval("SELECT processed_at FROM omnibase.inbox") > datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def test_the_day_is_utc_and_ends_with_its_last_millisecond(new_message) -> None:
+def test_the_day_is_utc_and_ends_with_its_last_millisecond(new_message: MessageFactory) -> None:
     assert inbox_day(new_message(day_ms=LAST_SECOND_OF_A_DAY + 999)) == date(2025, 12, 31)
     assert inbox_day(new_message(day_ms=LAST_SECOND_OF_A_DAY + 1000)) == date(2026, 1, 1)
     assert inbox_day(new_message(day_ms=0)) == date(1970, 1, 1)
 
 
-def test_the_recipe_of_the_inbox_key_never_changes(new_message) -> None:
+def test_the_recipe_of_the_inbox_key_never_changes(new_message: MessageFactory) -> None:
     message = new_message(source="/omnibase/dev/client", message_id="018f4a7e-0000-7000-8000-000000000000")
     assert message_key(GROUP, message) == UUID("5a7f74eb-c815-d35c-a276-a595b9567b45")
     redriven = new_message(source="/omnibase/dev/client", message_id=message.message_id, redrive_id="r")
     assert message_key(GROUP, redriven) == UUID("7bd9930d-8169-ff07-a8a3-1e32e862bf85")
 
 
-def test_the_key_tells_apart_what_only_concatenates_alike(new_message) -> None:
+def test_the_key_tells_apart_what_only_concatenates_alike(new_message: MessageFactory) -> None:
     pairs = [("ab", "c"), ("a", "bc"), ("abc", ""), ("", "abc"), ("1:a", "b"), ("a1:", "b")]
     keys = {message_key(GROUP, new_message(source=source, message_id=ident)) for source, ident in pairs}
     assert len(keys) == len(pairs)
 
 
 async def test_an_error_leaves_nothing_behind(
-    store: PostgresEffectStore, postgres_connection_pool: PostgresConnectionPool, counter: str, new_message
+    store: PostgresEffectStore,
+    postgres_connection_pool: PostgresConnectionPool,
+    counter: str,
+    new_message: MessageFactory,
 ) -> None:
     message = new_message()
 
@@ -195,7 +210,10 @@ async def test_an_error_leaves_nothing_behind(
 
 
 async def test_a_cancelled_session_leaves_nothing_behind(
-    store: PostgresEffectStore, postgres_connection_pool: PostgresConnectionPool, counter: str, new_message
+    store: PostgresEffectStore,
+    postgres_connection_pool: PostgresConnectionPool,
+    counter: str,
+    new_message: MessageFactory,
 ) -> None:
     message = new_message()
     claimed = asyncio.Event()
@@ -217,7 +235,7 @@ async def test_a_cancelled_session_leaves_nothing_behind(
 
 
 async def test_a_swallowed_sql_error_does_not_end_in_a_commit(
-    store: PostgresEffectStore, counter: str, new_message
+    store: PostgresEffectStore, counter: str, new_message: MessageFactory
 ) -> None:
     message = new_message()
 
@@ -234,7 +252,7 @@ async def test_a_swallowed_sql_error_does_not_end_in_a_commit(
 
 
 async def test_a_constraint_that_only_the_commit_checks_is_a_business_error(
-    store: PostgresEffectStore, postgres_connection_pool: PostgresConnectionPool, new_message
+    store: PostgresEffectStore, postgres_connection_pool: PostgresConnectionPool, new_message: MessageFactory
 ) -> None:
     async with postgres_connection_pool.acquire() as connection:
         await connection.execute("CREATE TABLE deferred (id int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
@@ -253,7 +271,10 @@ async def test_a_constraint_that_only_the_commit_checks_is_a_business_error(
 
 
 async def test_two_connections_race_for_one_message_and_one_wins(
-    store: PostgresEffectStore, postgres_connection_pool: PostgresConnectionPool, counter: str, new_message
+    store: PostgresEffectStore,
+    postgres_connection_pool: PostgresConnectionPool,
+    counter: str,
+    new_message: MessageFactory,
 ) -> None:
     for _ in range(30):
         message = new_message()
@@ -265,7 +286,7 @@ async def test_two_connections_race_for_one_message_and_one_wins(
 
 
 async def test_the_waiting_one_of_a_race_gets_the_message_when_the_first_rolls_back(
-    store: PostgresEffectStore, counter: str, new_message
+    store: PostgresEffectStore, counter: str, new_message: MessageFactory
 ) -> None:
     message = new_message()
     waiting: list[asyncio.Task[object]] = []
@@ -289,7 +310,7 @@ async def _eventually_waits_for_a_lock(session: EffectSession) -> None:
 
 
 async def test_waiting_for_a_frozen_worker_ends_with_a_transient_error(
-    postgres_test_db: PostgresDatabase, counter: str, new_message
+    postgres_test_db: PostgresDatabase, counter: str, new_message: MessageFactory
 ) -> None:
     async with PostgresConnectionPool(postgres_test_db.dsn, PoolOptions(lock_timeout=0.1)) as pool:
         store = PostgresEffectStore(pool, GROUP)
@@ -300,7 +321,9 @@ async def test_waiting_for_a_frozen_worker_ends_with_a_transient_error(
                 await process(store, message)
 
 
-async def test_a_frozen_worker_loses_its_claims(postgres_test_db: PostgresDatabase, counter: str, new_message) -> None:
+async def test_a_frozen_worker_loses_its_claims(
+    postgres_test_db: PostgresDatabase, counter: str, new_message: MessageFactory
+) -> None:
     message = new_message()
     options = PoolOptions(idle_in_transaction_timeout=0.2)
     async with PostgresConnectionPool(postgres_test_db.dsn, options) as pool:
@@ -318,7 +341,7 @@ async def test_a_frozen_worker_loses_its_claims(postgres_test_db: PostgresDataba
 
 
 async def test_batches_that_overlap_in_opposite_order_do_not_deadlock(
-    store: PostgresEffectStore, postgres_connection_pool: PostgresConnectionPool, new_message
+    store: PostgresEffectStore, postgres_connection_pool: PostgresConnectionPool, new_message: MessageFactory
 ) -> None:
     for _ in range(10):
         messages = [new_message() for _ in range(200)]
@@ -336,13 +359,13 @@ async def test_batches_that_overlap_in_opposite_order_do_not_deadlock(
 
 
 @pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
-async def test_the_isolation_level_is_the_one_asked_for(store: PostgresEffectStore, isolation) -> None:
+async def test_the_isolation_level_is_the_one_asked_for(store: PostgresEffectStore, isolation: IsolationLevel) -> None:
     async with store.session(isolation) as session:
         assert await session.connection.fetchval("SHOW transaction_isolation") == isolation
 
 
 async def test_a_claim_that_a_newer_snapshot_would_see_is_transient_at_higher_isolation(
-    store: PostgresEffectStore, counter: str, new_message
+    store: PostgresEffectStore, counter: str, new_message: MessageFactory
 ) -> None:
     message = new_message()
 
@@ -356,7 +379,9 @@ async def test_a_claim_that_a_newer_snapshot_would_see_is_transient_at_higher_is
         await claim_behind_the_times()
 
 
-async def test_two_messages_of_one_identity_in_a_claim_are_refused(store: PostgresEffectStore, new_message) -> None:
+async def test_two_messages_of_one_identity_in_a_claim_are_refused(
+    store: PostgresEffectStore, new_message: MessageFactory
+) -> None:
     message = new_message()
     with pytest.raises(ValueError, match="one identity"):
         async with store.session() as session:
@@ -364,7 +389,7 @@ async def test_two_messages_of_one_identity_in_a_claim_are_refused(store: Postgr
 
 
 async def test_outputs_are_stored_only_for_messages_claimed_here_and_once(
-    store: PostgresEffectStore, new_message
+    store: PostgresEffectStore, new_message: MessageFactory
 ) -> None:
     message = new_message()
     async with store.session() as session:
@@ -380,7 +405,9 @@ async def test_outputs_are_stored_only_for_messages_claimed_here_and_once(
             await session.store([(message, [output()])])
 
 
-async def test_a_database_without_the_schema_says_what_to_run(postgres_container, new_message) -> None:
+async def test_a_database_without_the_schema_says_what_to_run(
+    postgres_container: PostgresServer, new_message: MessageFactory
+) -> None:
     async with PostgresConnectionPool(postgres_container.dsn_of("template1")) as pool:
         store = PostgresEffectStore(pool, GROUP)
         with pytest.raises(SchemaMissingError, match="omninode migrate"):
@@ -395,7 +422,10 @@ async def test_a_migrated_database_passes_the_check(store: PostgresEffectStore) 
 
 
 async def test_claims_and_stores_are_measured(
-    store: PostgresEffectStore, postgres_connection_pool: PostgresConnectionPool, counter: str, new_message
+    store: PostgresEffectStore,
+    postgres_connection_pool: PostgresConnectionPool,
+    counter: str,
+    new_message: MessageFactory,
 ) -> None:
     await process(store, new_message(), output())
     totals = postgres_connection_pool.query_metrics.snapshot()

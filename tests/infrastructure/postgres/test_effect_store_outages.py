@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
@@ -21,6 +21,8 @@ from omnibase_infra.shared.postgres.connection_pool import PoolOptions, Postgres
 from omnibase_infra.shared.postgres.effect_store import PostgresEffectStore
 from omnibase_infra.shared.postgres.health_monitor import PostgresHealthMonitor
 from omnibase_infra.shared.postgres.migrations import infrastructure_migrations, migrate
+
+MessageFactory = Callable[..., InboxMessage]
 
 pytestmark = pytest.mark.demanding
 
@@ -70,7 +72,7 @@ async def effects(dsn: str) -> int:
 
 
 async def test_a_server_that_stops_and_starts_again_is_met_by_the_same_pool(
-    dsn: str, own_server: PostgresService, new_message
+    dsn: str, own_server: PostgresService, new_message: MessageFactory
 ) -> None:
     async with opened(dsn) as (pool, store):
         monitor = PostgresHealthMonitor(pool)
@@ -106,7 +108,7 @@ async def test_a_server_that_stops_and_starts_again_is_met_by_the_same_pool(
 
 
 async def test_a_pool_opened_before_its_server_works_once_the_server_is_there(
-    dsn: str, own_server: PostgresService, new_message
+    dsn: str, own_server: PostgresService, new_message: MessageFactory
 ) -> None:
     await asyncio.to_thread(own_server.stop)
     async with opened(dsn, minimum=2) as (_, store):
@@ -116,7 +118,9 @@ async def test_a_pool_opened_before_its_server_works_once_the_server_is_there(
         assert await process(store, new_message()) == Fresh()
 
 
-async def test_a_backend_killed_inside_commit_leaves_nothing_and_the_redelivery_does_it(dsn: str, new_message) -> None:
+async def test_a_backend_killed_inside_commit_leaves_nothing_and_the_redelivery_does_it(
+    dsn: str, new_message: MessageFactory
+) -> None:
     message = new_message()
     async with opened(dsn) as (pool, store):
         with stalled_commits(dsn) as stall:
@@ -132,7 +136,9 @@ async def test_a_backend_killed_inside_commit_leaves_nothing_and_the_redelivery_
     assert await effects(dsn) == 1
 
 
-async def test_a_commit_whose_confirmation_is_lost_is_found_by_the_redelivery(dsn: str, new_message) -> None:
+async def test_a_commit_whose_confirmation_is_lost_is_found_by_the_redelivery(
+    dsn: str, new_message: MessageFactory
+) -> None:
     message = new_message()
     async with commit_swallowing_proxy(dsn) as proxied, opened(proxied) as (pool, store):
         with pytest.raises(DependencyUnavailableError):
@@ -144,7 +150,9 @@ async def test_a_commit_whose_confirmation_is_lost_is_found_by_the_redelivery(ds
     assert await effects(dsn) == 1
 
 
-async def test_a_frozen_server_is_an_outage_within_the_time_outs_and_work_goes_on_after(dsn: str, new_message) -> None:
+async def test_a_frozen_server_is_an_outage_within_the_time_outs_and_work_goes_on_after(
+    dsn: str, new_message: MessageFactory
+) -> None:
     message = new_message()
     options = {"acquire_timeout": 0.5, "statement_timeout": 0.5, "response_margin": 0.3}
     async with opened(dsn, **options) as (pool, store):

@@ -5,9 +5,10 @@ import re
 from omnibase_infra.shared.models.infrastructure.model_health_check import ModelHealthCheck
 from omnibase_infra.shared.postgres.connection_pool import PoolOptions, PostgresConnectionPool
 from omnibase_infra.shared.postgres.health_monitor import PostgresHealthMonitor
+from omnibase_infra.shared.testing.postgres_fixtures import PostgresDatabase
 
 
-async def test_a_server_that_answers_is_healthy(postgres_connection_pool) -> None:
+async def test_a_server_that_answers_is_healthy(postgres_connection_pool: PostgresConnectionPool) -> None:
     health = await PostgresHealthMonitor(postgres_connection_pool, slow_seconds=10).check()
     assert (health.status, health.message, health.recent_failures) == ("healthy", "", 0)
     assert health.latency_ms is not None
@@ -16,13 +17,13 @@ async def test_a_server_that_answers_is_healthy(postgres_connection_pool) -> Non
     assert health.pool.max == 10
 
 
-async def test_a_slow_round_trip_is_degraded(postgres_connection_pool) -> None:
+async def test_a_slow_round_trip_is_degraded(postgres_connection_pool: PostgresConnectionPool) -> None:
     health = await PostgresHealthMonitor(postgres_connection_pool, slow_seconds=0).check()
     assert health.status == "degraded"
     assert "round trip took" in health.message
 
 
-async def test_a_read_only_server_is_degraded(postgres_test_db) -> None:
+async def test_a_read_only_server_is_degraded(postgres_test_db: PostgresDatabase) -> None:
     connection = await postgres_test_db.connect()
     await connection.execute(f"ALTER DATABASE {postgres_test_db.name} SET default_transaction_read_only = on")
     await connection.close()
@@ -31,7 +32,7 @@ async def test_a_read_only_server_is_degraded(postgres_test_db) -> None:
     assert (health.status, health.message) == ("degraded", "the server is read-only")
 
 
-async def test_a_pool_without_a_free_connection_is_degraded(postgres_test_db) -> None:
+async def test_a_pool_without_a_free_connection_is_degraded(postgres_test_db: PostgresDatabase) -> None:
     options = PoolOptions(maximum=1, acquire_timeout=0.05)
     async with PostgresConnectionPool(postgres_test_db.dsn, options) as pool, pool.acquire():
         health = await PostgresHealthMonitor(pool).check()
@@ -49,12 +50,12 @@ async def test_a_server_that_is_down_is_a_result_and_failures_add_up(unused_tcp_
         assert "hidden" not in health.message
 
 
-async def test_a_closed_pool_is_unhealthy(postgres_test_db) -> None:
+async def test_a_closed_pool_is_unhealthy(postgres_test_db: PostgresDatabase) -> None:
     pool = PostgresConnectionPool(postgres_test_db.dsn)
     assert (await PostgresHealthMonitor(pool).check()).status == "unhealthy"
 
 
-async def test_the_shared_form_carries_the_same_facts(postgres_connection_pool) -> None:
+async def test_the_shared_form_carries_the_same_facts(postgres_connection_pool: PostgresConnectionPool) -> None:
     check = await PostgresHealthMonitor(postgres_connection_pool, slow_seconds=10).health_check()
     assert isinstance(check, ModelHealthCheck)
     assert (check.dependency, check.status, check.message) == ("postgres", "healthy", "")

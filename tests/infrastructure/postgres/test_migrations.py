@@ -58,7 +58,9 @@ async def tables(database: PostgresDatabase) -> set[object]:
     return {name for (name,) in rows}
 
 
-async def test_an_empty_database_gets_everything_in_order_and_it_is_recorded(database, folder) -> None:
+async def test_an_empty_database_gets_everything_in_order_and_it_is_recorded(
+    database: PostgresDatabase, folder: Path
+) -> None:
     reported: list[MigrationStep] = []
     steps = await migrate(database.dsn, [infrastructure_migrations(), nodes(folder)], report=reported.append)
     assert states(steps) == [
@@ -74,7 +76,7 @@ async def test_an_empty_database_gets_everything_in_order_and_it_is_recorded(dat
     assert recorded == expected
 
 
-async def test_doing_it_again_changes_nothing(database, folder) -> None:
+async def test_doing_it_again_changes_nothing(database: PostgresDatabase, folder: Path) -> None:
     await migrate(database.dsn, [nodes(folder)])
     before = await fetch(database, "SELECT * FROM omnibase.migration")
     steps = await migrate(database.dsn, [nodes(folder)])
@@ -82,21 +84,23 @@ async def test_doing_it_again_changes_nothing(database, folder) -> None:
     assert await fetch(database, "SELECT * FROM omnibase.migration") == before
 
 
-async def test_a_new_file_is_applied_alone(database, folder) -> None:
+async def test_a_new_file_is_applied_alone(database: PostgresDatabase, folder: Path) -> None:
     await migrate(database.dsn, [nodes(folder)])
     write(folder, "0003_more.sql", "ALTER TABLE orders ADD note text")
     steps = await migrate(database.dsn, [nodes(folder)])
     assert [step.state for step in steps] == ["current", "current", "applied"]
 
 
-async def test_processes_that_migrate_at_the_same_time_apply_each_file_once(database, folder) -> None:
+async def test_processes_that_migrate_at_the_same_time_apply_each_file_once(
+    database: PostgresDatabase, folder: Path
+) -> None:
     plan = [infrastructure_migrations(), nodes(folder)]
     results = await asyncio.gather(*(migrate(database.dsn, plan) for _ in range(6)))
     applied = [step.name for steps in results for step in steps if step.state == "applied"]
     assert sorted(applied) == ["0001_inbox_outbox.sql", "0001_orders.sql", "0002_customers.sql"]
 
 
-async def test_a_changed_file_is_refused_and_named(database, folder) -> None:
+async def test_a_changed_file_is_refused_and_named(database: PostgresDatabase, folder: Path) -> None:
     await migrate(database.dsn, [nodes(folder)])
     write(folder, "0001_orders.sql", "CREATE TABLE orders (id bigint);")
     write(folder, "0003_more.sql", "CREATE TABLE more (id int)")
@@ -105,28 +109,30 @@ async def test_a_changed_file_is_refused_and_named(database, folder) -> None:
     assert "more" not in await tables(database)
 
 
-async def test_line_ends_are_no_change(database, folder) -> None:
+async def test_line_ends_are_no_change(database: PostgresDatabase, folder: Path) -> None:
     await migrate(database.dsn, [nodes(folder)])
     path = folder / "0001_orders.sql"
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
     assert {step.state for step in await migrate(database.dsn, [nodes(folder)])} == {"current"}
 
 
-async def test_a_file_that_sorts_before_an_applied_one_is_refused(database, folder) -> None:
+async def test_a_file_that_sorts_before_an_applied_one_is_refused(database: PostgresDatabase, folder: Path) -> None:
     first, second = nodes(folder)
     await migrate(database.dsn, [[second]])
     with pytest.raises(MigrationError, match=r"0001_orders\.sql: not applied, but 0002_customers\.sql is"):
         await migrate(database.dsn, [[first, second]])
 
 
-async def test_a_database_ahead_of_this_release_is_left_alone(database, folder) -> None:
+async def test_a_database_ahead_of_this_release_is_left_alone(database: PostgresDatabase, folder: Path) -> None:
     await migrate(database.dsn, [nodes(folder)])
     (folder / "0002_customers.sql").unlink()
     steps = await migrate(database.dsn, [nodes(folder)])
     assert states(steps) == [("0001_orders.sql", "current"), ("0002_customers.sql", "ahead")]
 
 
-async def test_a_failing_file_is_located_rolled_back_whole_and_can_be_repaired(database, folder) -> None:
+async def test_a_failing_file_is_located_rolled_back_whole_and_can_be_repaired(
+    database: PostgresDatabase, folder: Path
+) -> None:
     write(folder, "0003_bad.sql", "CREATE TABLE made (id int);\n\nALTER TABLE nowhere ADD note text;")
     with pytest.raises(MigrationError, match=r'0003_bad\.sql: relation "nowhere" does not exist \(42P01\)'):
         await migrate(database.dsn, [nodes(folder)])
@@ -135,13 +141,13 @@ async def test_a_failing_file_is_located_rolled_back_whole_and_can_be_repaired(d
     assert (await migrate(database.dsn, [nodes(folder)]))[-1].state == "applied"
 
 
-async def test_a_syntax_error_is_located_by_its_line(database, tmp_path) -> None:
+async def test_a_syntax_error_is_located_by_its_line(database: PostgresDatabase, tmp_path: Path) -> None:
     write(tmp_path, "0001_typo.sql", "CREATE TABLE a (id int);\n\nCREATE TABEL b (id int);\n")
     with pytest.raises(MigrationError, match=r"0001_typo\.sql:3: syntax error"):
         await migrate(database.dsn, [read_migrations("x", tmp_path)])
 
 
-async def test_a_dry_run_says_what_is_pending_and_changes_nothing(database, folder) -> None:
+async def test_a_dry_run_says_what_is_pending_and_changes_nothing(database: PostgresDatabase, folder: Path) -> None:
     steps = await migrate(database.dsn, [nodes(folder)], dry_run=True)
     assert {step.state for step in steps} == {"pending"}
     assert await fetch(database, "SELECT 1 FROM pg_namespace WHERE nspname = 'omnibase'") == []
@@ -150,7 +156,7 @@ async def test_a_dry_run_says_what_is_pending_and_changes_nothing(database, fold
     assert [step.state for step in steps] == ["current", "pending"]
 
 
-async def test_waiting_for_another_process_ends(database, folder) -> None:
+async def test_waiting_for_another_process_ends(database: PostgresDatabase, folder: Path) -> None:
     plan = [nodes(folder)]
     write(folder, "0003_slow.sql", "SELECT pg_sleep(30)")
     slow = asyncio.create_task(migrate(database.dsn, [nodes(folder)]))
@@ -165,7 +171,7 @@ async def test_waiting_for_another_process_ends(database, folder) -> None:
     assert [step.state for step in await migrate(database.dsn, plan)] == ["current", "current"]
 
 
-async def test_a_migration_that_takes_too_long_is_stopped(database, tmp_path) -> None:
+async def test_a_migration_that_takes_too_long_is_stopped(database: PostgresDatabase, tmp_path: Path) -> None:
     write(tmp_path, "0001_slow.sql", "SELECT pg_sleep(30)")
     with pytest.raises(MigrationError, match="57014"):
         await migrate(database.dsn, [read_migrations("x", tmp_path)], statement_timeout=0.2)
@@ -177,7 +183,7 @@ async def test_a_server_that_is_down_is_an_outage(unused_tcp_port: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["1_orders.sql", "0001-orders.sql", "0001_Orders.sql", "orders.sql"])
-def test_a_file_name_that_does_not_sort_is_refused(tmp_path, name) -> None:
+def test_a_file_name_that_does_not_sort_is_refused(tmp_path: Path, name: str) -> None:
     write(tmp_path, name, "SELECT 1")
     with pytest.raises(MigrationError, match=r"expected a name like 0001_orders\.sql"):
         read_migrations("x", tmp_path)
@@ -186,7 +192,7 @@ def test_a_file_name_that_does_not_sort_is_refused(tmp_path, name) -> None:
 @pytest.mark.parametrize(
     "names", [["0002_a.sql"], ["0001_a.sql", "0003_b.sql"], ["0001_a.sql", "0001_b.sql"], ["0000_a.sql"]]
 )
-def test_numbers_start_at_one_and_leave_no_gaps(tmp_path, names) -> None:
+def test_numbers_start_at_one_and_leave_no_gaps(tmp_path: Path, names: list[str]) -> None:
     for name in names:
         write(tmp_path, name, "SELECT 1")
     with pytest.raises(MigrationError, match="expected number"):
@@ -197,13 +203,13 @@ def test_numbers_start_at_one_and_leave_no_gaps(tmp_path, names) -> None:
     "sql",
     ["BEGIN; SELECT 1; COMMIT;", "SELECT 1;\n  commit;", "/* x */ ROLLBACK", "START   TRANSACTION;", "SELECT 1; end"],
 )
-def test_a_file_that_controls_transactions_is_refused(tmp_path, sql) -> None:
+def test_a_file_that_controls_transactions_is_refused(tmp_path: Path, sql: str) -> None:
     write(tmp_path, "0001_a.sql", sql)
     with pytest.raises(MigrationError, match="is not allowed"):
         read_migrations("x", tmp_path)
 
 
-def test_words_of_transactions_inside_functions_and_texts_are_no_such_words(tmp_path) -> None:
+def test_words_of_transactions_inside_functions_and_texts_are_no_such_words(tmp_path: Path) -> None:
     sql = (
         "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM 1; END $$;\n"
         "COMMENT ON FUNCTION f() IS 'a; commit'; -- ; rollback\nSELECT CASE WHEN true THEN 1 END;"
@@ -212,11 +218,11 @@ def test_words_of_transactions_inside_functions_and_texts_are_no_such_words(tmp_
     assert read_migrations("x", tmp_path)[0].sql == sql
 
 
-def test_a_folder_that_is_not_there_has_no_migrations(tmp_path) -> None:
+def test_a_folder_that_is_not_there_has_no_migrations(tmp_path: Path) -> None:
     assert read_migrations("x", tmp_path / "migrations") == []
 
 
-def test_the_newest_version_of_each_node_is_taken(tmp_path) -> None:
+def test_the_newest_version_of_each_node_is_taken(tmp_path: Path) -> None:
     for place in ("b_node/v1_0_0", "b_node/v1_10_0", "b_node/v1_9_0", "a_node/v2_0_0"):
         (tmp_path / place).mkdir(parents=True)
         (tmp_path / place / "contract.yaml").touch()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from omnibase_infra.shared.postgres.connection_pool import PostgresConnectionPool
 from omnibase_infra.shared.postgres.query_metrics import QueryMetrics, StatementTotals, metrics_of
 
 
@@ -52,7 +53,9 @@ def test_a_snapshot_does_not_move() -> None:
     assert before["a"].calls == 1
 
 
-async def test_a_pooled_connection_carries_the_metrics_of_its_pool(postgres_connection_pool) -> None:
+async def test_a_pooled_connection_carries_the_metrics_of_its_pool(
+    postgres_connection_pool: PostgresConnectionPool,
+) -> None:
     async with postgres_connection_pool.acquire() as connection:
         assert metrics_of(connection) is postgres_connection_pool.query_metrics
     metrics_of(object()).observe("nobody looks", 1.0, failed=False)

@@ -26,6 +26,7 @@ from omnibase_infra.shared.postgres.statements import (
     run_transaction,
     verify_statements,
 )
+from omnibase_infra.shared.testing.postgres_fixtures import PostgresDatabase
 
 SCHEMA = """
 CREATE TABLE item (
@@ -210,7 +211,7 @@ def calls(pool: PostgresConnectionPool, name: str) -> int:
     return 0 if totals is None else totals.calls
 
 
-async def test_one_statement_gives_its_row_as_a_model(connection) -> None:
+async def test_one_statement_gives_its_row_as_a_model(connection: Any) -> None:
     request = item(price=Decimal("1.50"), attributes={"colour": "red", "sizes": [1, 2]})
     (response,) = await run(connection, request)
     parameters = request.parameters
@@ -230,7 +231,7 @@ async def test_one_statement_gives_its_row_as_a_model(connection) -> None:
 
 
 async def test_a_batch_is_one_round_trip_with_a_result_per_request_in_order(
-    connection, postgres_connection_pool
+    connection: Any, postgres_connection_pool: PostgresConnectionPool
 ) -> None:
     requests = [item(f"item {index}", price=Decimal(index)) for index in range(500)]
     responses = await run(connection, *requests)
@@ -241,13 +242,13 @@ async def test_a_batch_is_one_round_trip_with_a_result_per_request_in_order(
     assert [row["id"] for row in stored] == [request.parameters.id for request in requests]
 
 
-async def test_json_of_every_shape_survives_a_batch(connection) -> None:
+async def test_json_of_every_shape_survives_a_batch(connection: Any) -> None:
     values: list[Any] = [[1, [2, 3]], [], {"a": []}, "text", 7, None, [None], [[1], [2, 3]], True]
     responses = await run(connection, *(item(attributes=value) for value in values))
     assert [response.rows[0].attributes for response in responses] == values
 
 
-async def test_batch_and_single_give_the_same(connection) -> None:
+async def test_batch_and_single_give_the_same(connection: Any) -> None:
     pairs = [item(price=Decimal("9.99")), item(attributes=[1]), item("bolt"), item()]
     together = await run(connection, *pairs)
     await run(connection, Purge())
@@ -255,14 +256,16 @@ async def test_batch_and_single_give_the_same(connection) -> None:
     assert together == alone
 
 
-async def test_requests_of_several_types_keep_their_places(connection) -> None:
+async def test_requests_of_several_types_keep_their_places(connection: Any) -> None:
     requests = [item("a"), CountUp("x"), item("b"), FindItems("zzz"), CountUp("y"), item("c")]
     responses = await run(connection, *requests)
     names = [response.rows[0].name if response.rows else None for response in responses]
     assert names == ["a", "x", "b", None, "y", "c"]
 
 
-async def test_a_batched_select_gives_each_request_its_own_rows(connection, postgres_connection_pool) -> None:
+async def test_a_batched_select_gives_each_request_its_own_rows(
+    connection: Any, postgres_connection_pool: PostgresConnectionPool
+) -> None:
     inserted = await run(connection, item("nut"), item("bolt"), item("nut"))
     responses = await run(connection, FindItems("nut"), FindItems("none"), FindItems("bolt"), FindItems("nut"))
     nut, none, bolt, nut_again = responses
@@ -273,17 +276,17 @@ async def test_a_batched_select_gives_each_request_its_own_rows(connection, post
     assert calls(postgres_connection_pool, "find_items") == 1
 
 
-async def test_no_row_is_a_successful_answer(connection) -> None:
+async def test_no_row_is_a_successful_answer(connection: Any) -> None:
     assert await run(connection, FindItems("nothing")) == [Response([], 0)]
     assert await run(connection, Rename(uuid4(), "x")) == [Response([], 0)]
 
 
-async def test_exec_counts_rows(connection) -> None:
+async def test_exec_counts_rows(connection: Any) -> None:
     await run(connection, item(), item(), item())
     assert await run(connection, Purge()) == [Response([], 3)]
 
 
-async def test_statements_without_a_batch_form_run_one_by_one(connection) -> None:
+async def test_statements_without_a_batch_form_run_one_by_one(connection: Any) -> None:
     first, second = item("a"), item("b")
     await run(connection, first, second)
     responses = await run(
@@ -292,12 +295,14 @@ async def test_statements_without_a_batch_form_run_one_by_one(connection) -> Non
     assert [response.row_count for response in responses] == [1, 0, 1]
 
 
-async def test_an_insert_without_columns_is_batched_by_its_count(connection, postgres_connection_pool) -> None:
+async def test_an_insert_without_columns_is_batched_by_its_count(
+    connection: Any, postgres_connection_pool: PostgresConnectionPool
+) -> None:
     assert await run(connection, *(LogName(f"n{index}") for index in range(50))) == [Response([], 1)] * 50
     assert calls(postgres_connection_pool, "log_name") == 1
 
 
-async def test_two_requests_that_meet_in_one_row_fall_back_to_one_by_one(connection) -> None:
+async def test_two_requests_that_meet_in_one_row_fall_back_to_one_by_one(connection: Any) -> None:
     responses = await run(connection, CountUp("a"), CountUp("b"), CountUp("a"), CountUp("a"))
     assert [response.rows[0] for response in responses] == [
         CounterRow("a", 1),
@@ -307,14 +312,14 @@ async def test_two_requests_that_meet_in_one_row_fall_back_to_one_by_one(connect
     ]
 
 
-async def test_a_batch_with_a_missing_row_falls_back_and_tells_who_got_none(connection) -> None:
+async def test_a_batch_with_a_missing_row_falls_back_and_tells_who_got_none(connection: Any) -> None:
     await run(connection, TakeCounter("taken"))
     responses = await run(connection, TakeCounter("free"), TakeCounter("taken"), TakeCounter("also free"))
     assert [response.row_count for response in responses] == [1, 0, 1]
     assert await connection.fetchval("SELECT count(*) FROM counter") == 3
 
 
-async def test_a_fall_back_undoes_the_batch_and_nothing_else(connection) -> None:
+async def test_a_fall_back_undoes_the_batch_and_nothing_else(connection: Any) -> None:
     async with connection.transaction():
         await connection.execute("INSERT INTO counter VALUES ('before', 7)")
         await run_statements(connection, [CountUp("a"), CountUp("a")], BINDINGS)
@@ -323,7 +328,7 @@ async def test_a_fall_back_undoes_the_batch_and_nothing_else(connection) -> None
 
 
 @pytest.mark.parametrize("size", [1, 3])
-async def test_a_refused_request_names_statement_and_constraint_and_no_value(connection, size) -> None:
+async def test_a_refused_request_names_statement_and_constraint_and_no_value(connection: Any, size: int) -> None:
     await run(connection, item("first"))
     secret = "value-of-a-payload"
     bad = item("")
@@ -337,7 +342,7 @@ async def test_a_refused_request_names_statement_and_constraint_and_no_value(con
     assert await connection.fetchval("SELECT count(*) FROM item") == 1
 
 
-async def test_a_value_out_of_range_is_refused(connection) -> None:
+async def test_a_value_out_of_range_is_refused(connection: Any) -> None:
     with pytest.raises(BusinessError) as caught:
         await run(connection, item(price=Decimal(123456789012)))
     assert caught.value.instance_code == "invalid-data"
@@ -345,7 +350,7 @@ async def test_a_value_out_of_range_is_refused(connection) -> None:
 
 
 async def test_a_statement_that_waits_too_long_for_a_lock_is_transient(
-    connection, postgres_connection_pool: PostgresConnectionPool
+    connection: Any, postgres_connection_pool: PostgresConnectionPool
 ) -> None:
     request = item()
     await run(connection, request)
@@ -358,10 +363,10 @@ async def test_a_statement_that_waits_too_long_for_a_lock_is_transient(
 
 
 async def test_a_table_changed_under_a_prepared_statement_is_transient_and_then_works(
-    connection, postgres_connection_pool
+    connection: Any, postgres_connection_pool: PostgresConnectionPool
 ) -> None:
     wide = Statement(name="all_of_it", sql="SELECT * FROM counter", cardinality="many", parameters=(), row=CounterRow)
-    binding = {Purge: bound(wide)}
+    binding: dict[type, BoundStatement] = {Purge: bound(wide)}
     async with connection.transaction():
         await run_statements(connection, [Purge()], binding)
     async with postgres_connection_pool.acquire() as other:
@@ -376,13 +381,13 @@ async def test_a_table_changed_under_a_prepared_statement_is_transient_and_then_
     assert await again() == [Response([], 0)]
 
 
-async def test_a_statement_for_a_missing_table_is_an_outage_until_migrated(connection) -> None:
+async def test_a_statement_for_a_missing_table_is_an_outage_until_migrated(connection: Any) -> None:
     await connection.execute("DROP TABLE counter")
     with pytest.raises(DependencyUnavailableError, match="omninode migrate"):
         await run(connection, CountUp("x"))
 
 
-async def test_a_transaction_runs_its_statements_in_order(connection) -> None:
+async def test_a_transaction_runs_its_statements_in_order(connection: Any) -> None:
     request = Transaction([CountUp("a"), item("one"), CountUp("a"), FindItems("one"), Purge()])
     async with connection.transaction():
         (results,) = await run_transaction(connection, [request], BINDINGS, response=list)
@@ -391,7 +396,7 @@ async def test_a_transaction_runs_its_statements_in_order(connection) -> None:
     assert results[3].rows == results[1].rows
 
 
-async def test_a_refused_statement_of_a_transaction_is_named_by_its_place(connection) -> None:
+async def test_a_refused_statement_of_a_transaction_is_named_by_its_place(connection: Any) -> None:
     duplicate = item()
 
     async def refused() -> None:
@@ -407,18 +412,18 @@ async def test_a_refused_statement_of_a_transaction_is_named_by_its_place(connec
     assert await connection.fetchval("SELECT count(*) FROM counter") == 0
 
 
-async def test_a_transaction_has_at_most_so_many_statements(connection) -> None:
+async def test_a_transaction_has_at_most_so_many_statements(connection: Any) -> None:
     with pytest.raises(BusinessError) as caught:
         await run_transaction(connection, [Transaction([Purge()] * 4)], BINDINGS, response=list, max_statements=3)
     assert caught.value.instance_code == "too-many-statements"
 
 
-async def test_statements_that_fit_the_schema_pass(connection) -> None:
+async def test_statements_that_fit_the_schema_pass(connection: Any) -> None:
     assert await verify_statements(connection, ALL) == []
     await require_statements(connection, ALL)
 
 
-async def test_every_statement_that_does_not_fit_is_reported_at_once(connection) -> None:
+async def test_every_statement_that_does_not_fit_is_reported_at_once(connection: Any) -> None:
     broken = [
         Statement(name="no_table", sql="SELECT a FROM nowhere", cardinality="one", parameters=(), row=Name),
         Statement(name="no_column", sql="SELECT colour FROM item", cardinality="one", parameters=(), row=Name),
@@ -441,14 +446,16 @@ async def test_every_statement_that_does_not_fit_is_reported_at_once(connection)
     assert "omninode migrate" in str(caught.value)
 
 
-async def test_checking_statements_on_a_lost_connection_is_an_outage(connection, postgres_test_db) -> None:
+async def test_checking_statements_on_a_lost_connection_is_an_outage(
+    connection: Any, postgres_test_db: PostgresDatabase
+) -> None:
     other = await postgres_test_db.connect()
     await other.close()
     with pytest.raises(DependencyUnavailableError):
         await verify_statements(other, ALL)
 
 
-async def test_a_connection_without_a_pool_will_do(connection, postgres_test_db) -> None:
+async def test_a_connection_without_a_pool_will_do(connection: Any, postgres_test_db: PostgresDatabase) -> None:
     other = await postgres_test_db.connect()
     assert await run(other, CountUp("a")) == [Response([CounterRow("a", 1)], 1)]
     await other.close()
