@@ -111,8 +111,7 @@ class HealthServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            async with asyncio.timeout(self._read_timeout):
-                request = await _read_request(reader)
+            request = await self._receive(reader)
             if isinstance(request, Response):
                 response, with_body = request, True
             else:
@@ -122,7 +121,7 @@ class HealthServer:
                 writer.write(_encode(response, with_body=with_body))
                 await writer.drain()
                 writer.write_eof()
-                if isinstance(request, Response):
+                if response is request:
                     await _discard(reader)
                 writer.close()
                 await writer.wait_closed()
@@ -132,6 +131,13 @@ class HealthServer:
         finally:
             # Also after `close`, which waits for the client to take what is left; nothing may keep the socket.
             writer.transport.abort()
+
+    async def _receive(self, reader: asyncio.StreamReader) -> tuple[str, str] | Response:
+        try:
+            async with asyncio.timeout(self._read_timeout):
+                return await _read_request(reader)
+        except TimeoutError:
+            return problem(HTTPStatus.REQUEST_TIMEOUT, f"no whole request within {self._read_timeout:g} s")
 
 
 async def _read_request(reader: asyncio.StreamReader) -> tuple[str, str] | Response:

@@ -107,17 +107,18 @@ class Watchdog:
         blocked_since: float | None = None
         woke = self._clock.monotonic()
         while not self._stopping.wait(self._heartbeat):
-            slept, woke = self._clock.monotonic() - woke, self._clock.monotonic()
+            now = self._clock.monotonic()
+            slept, woke = now - woke, now
             if slept > self._heartbeat + self._warn_after:
                 continue  # the whole process stood still (stopped, starved): nothing the loop is to blame for
             late_since = self._next_beat
-            if woke - late_since < self._warn_after:
+            if now - late_since < self._warn_after:
                 if blocked_since is not None:
                     self._log.info(LogEvent.EVENT_LOOP_UNBLOCKED, blocked_seconds=round(late_since - blocked_since, 3))
                 blocked_since = None
             elif blocked_since is None:
                 blocked_since = late_since
-                self._report(woke - late_since)
+                self._report(now - late_since)
 
     def _report(self, seconds: float) -> None:
         if self._metrics is not None:
