@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from logging import WARNING
 from typing import Any
 
 import msgspec
@@ -107,3 +108,9 @@ def parse_seconds(option: str, text: str) -> float:
 
 def quiet(_level: int, _event: str, /, **_fields: Any) -> None:
     """Log nowhere: for short commands, whose errors say why by themselves."""
+
+
+def warnings(level: int, event: str, /, **fields: Any) -> None:
+    """Log warnings on stderr in a person's words: for commands that go on for long."""
+    if level >= WARNING:
+        note(f"warning: {fields.get('message') or fields.get('error') or event}")

@@ -23,8 +23,8 @@ from omnibase_infra.shared.kafka.client_log import LogFunction
 
 POLL_SECONDS: Final = 0.1
 BATCH_RECORDS: Final = 500
-# How soon partitions that were added to an answer topic are read as well.
-REFRESH_SECONDS: Final = 60.0
+# How soon it shows that partitions were added to an answer topic, or that it was deleted.
+REFRESH_SECONDS = 10.0
 
 _HEAD: Final = msgspec.json.Decoder(AnswerHead)
 _NOBODY: Final = AnswerHead()

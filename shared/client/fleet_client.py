@@ -24,6 +24,7 @@ from omnibase_infra.shared.core.errors import (
     ConfigurationError,
     InvalidPayloadError,
     RequestTimeoutError,
+    TopicMissingError,
     UndecodableError,
 )
 from omnibase_infra.shared.core.headers import STRUCTURED_HEADERS
@@ -44,6 +45,8 @@ REQUEST_SECONDS: Final = 30.0
 DELIVERY_SECONDS: Final = 30.0
 MAX_WAITING: Final = 4096
 TOPIC_CHECK_SECONDS: Final = 10.0
+_TOPIC_TRIES: Final = 3
+_TOPIC_RETRY_SECONDS: Final = 0.3
 CLOSE_SECONDS: Final = 10.0
 _JOIN_SECONDS: Final = 5.0
 # Commands that are checked and written before other tasks get a turn; a few milliseconds.
@@ -203,6 +206,8 @@ class FleetClient:
                 if len(given) == 1:
                     raise
                 raise InvalidPayloadError(f"command {index}: {error.message}", hint=error.hint) from None
+        if not prepared:
+            return []
         await self._require([target.spec.topic])
         await self._producer.send([record for _, record in prepared])
         return [envelope for envelope, _ in prepared]
@@ -398,11 +403,23 @@ class FleetClient:
         if self._known_topics.issuperset(topics):
             return
         async with self._topic_check:
-            if unknown := set(topics) - self._known_topics:
+            if unknown := sorted(set(topics) - self._known_topics):
+                await self._look_for(unknown, timeout_seconds)
+                self._known_topics.update(unknown)
+
+    async def _look_for(self, topics: Sequence[str], timeout_seconds: float) -> None:
+        for tries_left in reversed(range(_TOPIC_TRIES)):
+            try:
                 await asyncio.to_thread(
-                    require_topics, self._settings, sorted(unknown), log=self._log, timeout_seconds=timeout_seconds
+                    require_topics, self._settings, topics, log=self._log, timeout_seconds=timeout_seconds
                 )
-                self._known_topics |= unknown
+            except TopicMissingError:
+                # Brokers learn of a topic a little after it was created.
+                if not tries_left:
+                    raise
+                await asyncio.sleep(_TOPIC_RETRY_SECONDS)
+            else:
+                return
 
     def _physical(self, topic: str) -> str:
         return TopicName.parse(topic).physical(self._realm)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -11,6 +12,17 @@ from omnibase_infra.shared.core.errors import ClientError, DependencyUnavailable
 
 REQUEST_SECONDS: Final = 10.0
 
+# A partition without a leader has one again in a moment: just created, or its broker was just restarted.
+_PASSING_ERRORS: Final = frozenset(
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+    }
+)
+_RETRY_SECONDS: Final = 0.1
 _TOPIC_ERRORS: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
 _FINAL_ERRORS: Final = _TOPIC_ERRORS | {
     KafkaError._AUTO_OFFSET_RESET,
@@ -43,16 +55,26 @@ def end_positions(consumer: Consumer, topic: str, numbers: Sequence[int]) -> lis
     Raises:
         DependencyUnavailableError: no broker answered in time.
     """
+    deadline = time.monotonic() + REQUEST_SECONDS
+    while True:
+        positions, failure = _ask_for_ends(consumer, topic, numbers)
+        if failure is None:
+            return positions
+        if failure.code() not in _PASSING_ERRORS or time.monotonic() >= deadline:
+            raise _unavailable(failure, f"the end offsets of {topic}")
+        time.sleep(_RETRY_SECONDS)
+
+
+def _ask_for_ends(
+    consumer: Consumer, topic: str, numbers: Sequence[int]
+) -> tuple[list[TopicPartition], KafkaError | None]:
     # Asked by time, the offsets of all partitions come in one request per broker.
     wanted = [TopicPartition(topic, number, OFFSET_END) for number in numbers]
     try:
         positions = consumer.offsets_for_times(wanted, timeout=REQUEST_SECONDS)
     except KafkaException as error:
-        raise _unavailable(error.args[0], f"the end offsets of {topic}") from error
-    for position in positions:
-        if position.error is not None:
-            raise _unavailable(position.error, f"the end offsets of {topic}")
-    return positions
+        return [], error.args[0]
+    return positions, next((one.error for one in positions if one.error is not None), None)
 
 
 def ends_reading(error: KafkaError) -> bool:

@@ -108,4 +108,4 @@ def _choices(kind: inspect.Type | None) -> Sequence[Any]:
 
 
 def _listed(choices: Iterable[Any]) -> str:
-    return ", ".join(map(str, choices))
+    return ", ".join(sorted(map(str, choices)))

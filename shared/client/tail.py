@@ -123,6 +123,11 @@ class Tail:
         return self
 
     @property
+    def topics(self) -> list[str]:
+        """Return the physical names of the topics."""
+        return list(self._topics)
+
+    @property
     def closed(self) -> bool:
         """Return whether it was closed."""
         return self._closed

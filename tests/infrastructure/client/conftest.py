@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from types import SimpleNamespace
 from typing import Literal
 
 import msgspec
@@ -123,6 +125,8 @@ Answering = Callable[[Envelope], list[Envelope]]
 
 def quote(command: Envelope) -> list[Envelope]:
     """What the worker does unless a test wants something else: ten a piece."""
+    if "take-note" in command.type:
+        return []
     request = msgspec.json.decode(command.data, type=ModelQuote | ModelCancel)
     if isinstance(request, ModelCancel):
         return [failed(command, "not-found", "there is no such quote")]
@@ -135,14 +139,23 @@ class AnsweringWorker:
     def __init__(self, consumer: Consumer, settings: Settings) -> None:
         self.answering: Answering = quote
         self.commands: list[Envelope] = []
-        self._realm = settings.realm
+        self.realm = settings.realm
         self._consumer = consumer
-        self._producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers or "", "linger.ms": 0})
+        self._servers = settings.kafka_bootstrap_servers or ""
+        self._producer = self._new_producer()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
+    def _new_producer(self) -> Producer:
+        return Producer({"bootstrap.servers": self._servers, "linger.ms": 0})
+
+    def forget_partitions(self) -> None:
+        """Ask anew for the partitions there are: the client library does so every five minutes."""
+        assert self._producer.flush(10) == 0
+        self._producer = self._new_producer()
+
     def start(self) -> None:
-        topic = f"{self._realm}.{REQUESTS}"
+        topic = f"{self.realm}.{REQUESTS}"
         self._consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in range(PARTITIONS)])
         self._thread.start()
 
@@ -151,12 +164,17 @@ class AnsweringWorker:
         if self._thread.is_alive():
             self._thread.join(10)
 
-    def emit(self, *answers: Envelope, topic: str = RESULTS) -> None:
+    def emit(self, *answers: Envelope) -> None:
         """Write answers, and wait until they are in the log."""
         for answer in answers:
             self._producer.produce(
-                f"{self._realm}.{topic}", envelopes.encode(answer), answer.record_key, headers=STRUCTURED_HEADERS
+                f"{self.realm}.{RESULTS}", envelopes.encode(answer), answer.record_key, headers=STRUCTURED_HEADERS
             )
+        assert self._producer.flush(10) == 0
+
+    def write(self, value: bytes, headers: list[tuple[str, bytes]] | None = None, topic: str = "") -> None:
+        """Write any bytes, by default to the answer topic."""
+        self._producer.produce(topic or f"{self.realm}.{RESULTS}", value, headers=headers or [])
         assert self._producer.flush(10) == 0
 
     def _run(self) -> None:
@@ -168,8 +186,26 @@ class AnsweringWorker:
                 self.commands.append(command)
                 for answer in self.answering(command):
                     value = envelopes.encode(answer)
-                    self._producer.produce(f"{self._realm}.{RESULTS}", value, message.key(), headers=STRUCTURED_HEADERS)
+                    self._producer.produce(f"{self.realm}.{RESULTS}", value, message.key(), headers=STRUCTURED_HEADERS)
             self._producer.poll(0)
+
+
+@pytest.fixture
+def interface() -> NodeInterface:
+    """The node, as a client sees it."""
+    return INTERFACE
+
+
+@pytest.fixture
+def models() -> SimpleNamespace:
+    """Its payload models."""
+    return SimpleNamespace(Quote=ModelQuote, Cancel=ModelCancel)
+
+
+@pytest.fixture
+def answers() -> SimpleNamespace:
+    """Makes answers: `completed(command, price, **changes)`, `failed(command, code, message)`, and `quote(command)`."""
+    return SimpleNamespace(completed=completed, failed=failed, quote=quote)
 
 
 @pytest.fixture
@@ -178,15 +214,29 @@ def quoter_topics(kafka_topics_created: TopicCreator) -> list[str]:
     return kafka_topics_created(REQUESTS, RESULTS, str(SPEC.dead_letter_topic), partitions=PARTITIONS)
 
 
+@contextmanager
+def running(consumer: Consumer, settings: Settings) -> Iterator[AnsweringWorker]:
+    worker = AnsweringWorker(consumer, settings)
+    worker.start()
+    try:
+        yield worker
+    finally:
+        worker.stop()
+
+
+@pytest.fixture
+def answering_worker() -> Callable[[Consumer, Settings], AbstractContextManager[AnsweringWorker]]:
+    """Runs a worker of one's own: `with answering_worker(consumer, settings) as worker: ...`."""
+    return running
+
+
 @pytest.fixture
 def quoter(
     quoter_topics: list[str], kafka_consumer_factory: ConsumerFactory, kafka_settings: Settings
 ) -> Iterator[AnsweringWorker]:
     """A running worker."""
-    worker = AnsweringWorker(kafka_consumer_factory(purpose="tail"), kafka_settings)
-    worker.start()
-    yield worker
-    worker.stop()
+    with running(kafka_consumer_factory(purpose="tail"), kafka_settings) as worker:
+        yield worker
 
 
 @pytest.fixture
