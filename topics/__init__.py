@@ -1,1 +1,1 @@
-"""See the module docstrings of this package."""
+"""The only place that knows a topic name: the grammar, the fleet's catalogue, and how a cluster is brought to it."""
