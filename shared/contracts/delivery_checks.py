@@ -19,7 +19,7 @@ def check_guarantee(draft: Draft) -> None:
     """The guarantee has what it rests on."""
     contract, place = draft.contract, ("delivery", "guarantee")
     services = declared_services(draft)
-    whole = len(draft.data.get("dependencies", [])) == len(draft.dependencies)
+    whole = draft.whole(("dependencies",))
     pool = f"add {{name: {POSTGRES_POOL}, type: service, class_name: PostgresConnectionPool}} to dependencies"
     if draft.has(place) and whole:
         if contract.delivery.guarantee == "effectively_once" and POSTGRES_POOL not in services:
@@ -29,7 +29,8 @@ def check_guarantee(draft: Draft) -> None:
         if contract.delivery.guarantee == "transactional" and others:
             message = f"a Kafka transaction cannot take back an effect on {', '.join(others)}; use effectively_once"
             draft.report(Rule.TRANSACTIONAL_EFFECT, message, place)
-        if contract.delivery.guarantee == "at_least_once" and not contract.idempotency and not _only_reads(draft):
+        unexplained = not contract.idempotency and draft.whole(("idempotency",))
+        if contract.delivery.guarantee == "at_least_once" and unexplained and not _only_reads(draft):
             message = "at_least_once repeats effects after a crash: say in `idempotency` why that is harmless"
             draft.report(Rule.IDEMPOTENCY, message, place)
     if contract.delivery.on_dead_letter == "hold":
@@ -95,7 +96,7 @@ def check_rate_limits(draft: Draft) -> None:
     """Rate limits name operations there are."""
     names = {operation.name for operation, _ in draft.operations}
     for limit, path in draft.rate_limits:
-        if limit.operation is not None and limit.operation not in names:
+        if limit.operation is not None and limit.operation not in names and draft.whole(("io_operations",)):
             message = f"there is no operation {limit.operation!r}{did_you_mean(limit.operation, names)}"
             draft.report(Rule.RATE_LIMIT, message, (*path, "operation"))
 

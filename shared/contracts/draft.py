@@ -45,6 +45,7 @@ NODE_FOLDER: Final = re.compile(r"[a-z][a-z0-9]*(?:_[a-z][a-z0-9]*)*\Z", re.ASCI
 _CLASS_NAME: Final = re.compile(r"Node([A-Z][A-Za-z0-9]*)(Effect|Compute|Reducer|Orchestrator)\Z", re.ASCII)
 _UNNAMED: Final = "unnamed"
 _MAX_NODE_LENGTH: Final = 100
+_IDENTIFYING: Final = ("name", "topic", "type", "kit", "on", "statement", "statements", "request", "response", "needs")
 
 
 class Located(NamedTuple, Generic[T]):
@@ -55,12 +56,16 @@ class Located(NamedTuple, Generic[T]):
 
 
 class Draft(NamedTuple):
-    """What the checks look at. `named` tells whether the worker's own name is known."""
+    """What the checks look at.
+
+    `named` tells whether the worker's own name is known; `unread` holds the paths that were left out or misspelt.
+    """
 
     contract: Contract
     source: YamlSource
     data: Mapping[str, Any]
     kits: Mapping[str, KitSchema]
+    unread: frozenset[Path]
     named: bool
     subscriptions: tuple[Located[Subscription], ...]
     publications: tuple[Located[Publication], ...]
@@ -83,6 +88,19 @@ class Draft(NamedTuple):
                 return False
             value = container[part]
         return value is not None
+
+    def whole(self, path: Path) -> bool:
+        """Return whether the value at `path`, or its absence, is as meant: neither it nor an entry's name was left out.
+
+        Checks ask before they miss something: what is missing may be what could not be read.
+        """
+        below = (place[len(path) :] for place in self.unread if place[: len(path)] == path)
+        entries = any(len(rest) == 1 or (len(rest) == 2 and rest[1] in _IDENTIFYING) for rest in below)
+        return self.readable(path) and not entries
+
+    def readable(self, path: Path) -> bool:
+        """Return whether neither the value at `path` nor one around it was left out or misspelt."""
+        return not any(path[: len(place)] == place for place in self.unread)
 
 
 def class_name(node: str, node_type: str) -> str:
@@ -117,9 +135,13 @@ def prune(data: Any, unusable: Iterable[Path]) -> dict[str, Any]:
     return pruned if isinstance(pruned, dict) else {}
 
 
-def build_draft(source: YamlSource, data: dict[str, Any], path: FilePath, kits: Mapping[str, KitSchema]) -> Draft:
-    """Build what can be built from pruned data. Never fails; names that break the grammar are reported."""
-    return _DraftBuilder(source, data, path, kits).build()
+def build_draft(source: YamlSource, unusable: set[Path], path: FilePath, kits: Mapping[str, KitSchema]) -> Draft:
+    """Build what can be built without the values at `unusable`.
+
+    Never fails; names that break the grammar are reported.
+    """
+    draft = _DraftBuilder(source, prune(source.data, unusable), path, kits).build()
+    return draft._replace(unread=frozenset(unusable | source.misspelt))
 
 
 class _DraftBuilder:
@@ -169,6 +191,7 @@ class _DraftBuilder:
             source=self._source,
             data=data,
             kits=self._kits,
+            unread=frozenset(),
             named=self._named,
             subscriptions=self._subscriptions,
             publications=self._publications,
@@ -275,7 +298,7 @@ class _DraftBuilder:
             return ()
         stated = (options.get("needs") if kit.states_models else None) or ()
         needs = {*kit.needs, *(item for item in stated if isinstance(item, str))}
-        guarantee = self._data.get("delivery", {}).get("guarantee")
+        guarantee = self._data.get("delivery", {}).get("guarantee", "effectively_once")
         if guarantee == "effectively_once" and not kit.control and topic.event != CONTROL_EVENT:
             needs.add("postgres")  # the inbox row is written with the effect, whatever the effect is
         return tuple(sorted(needs))

@@ -9,7 +9,7 @@ from omnibase_infra.shared.contracts.draft import Draft, Located
 from omnibase_infra.shared.contracts.kits import SERVICES, KitSchema, KnownService
 from omnibase_infra.shared.contracts.model import Dependency, Operation
 from omnibase_infra.shared.contracts.rules import Rule
-from omnibase_infra.shared.contracts.schema_check import check_option, closest, did_you_mean, unknown_key
+from omnibase_infra.shared.contracts.schema_check import check_option, closest, did_you_mean, note_misspelt, unknown_key
 from omnibase_infra.shared.contracts.yaml_source import Path, YamlSource
 
 COMMON_KEYS: Final = frozenset(
@@ -50,11 +50,12 @@ def _check_operation(
             rule = Rule.KIT_OPTION if owners else Rule.UNKNOWN_KEY
             source.add(rule, message, source.position(place, of_key=True))
             unusable.add(place)
+            note_misspelt(source, place, COMMON_KEYS | kit.options.keys(), entry)
     for key, option in kit.options.items():
         place = (*path, key)
         if key in entry:
             unusable |= check_option(source, place, entry[key], option.schema)
-        elif option.required:
+        elif option.required and place not in source.misspelt:
             detail = f"{option.description[0].lower()}{option.description[1:].rstrip('.')}"
             message = f"the kit {kit.name} needs the key {key!r} here: {detail}"
             source.add(Rule.KIT_OPTION, message, source.position(path))
@@ -69,6 +70,7 @@ def _check_keys_of_no_kit(
     for key in entry:
         if key not in known:
             source.add(Rule.UNKNOWN_KEY, unknown_key(key, known), source.position((*path, key), of_key=True))
+            note_misspelt(source, (*path, key), known, entry)
 
 
 def check_dependencies(draft: Draft) -> None:
@@ -134,7 +136,7 @@ def _check_operation_needs(draft: Draft, located: Located[Operation], declared: 
             draft.report(Rule.KIT_DEPENDENCY, message, (*path, "needs", index))
     for name in sorted(used & by_short_name.keys()):
         service = by_short_name[name]
-        if service.dependency not in declared:
+        if service.dependency not in declared and draft.whole(("dependencies",)):
             message = (
                 f"{operation.name or 'the operation'} needs {name}: add "
                 f"{{name: {service.dependency}, type: service, class_name: {service.class_name}}} to dependencies"

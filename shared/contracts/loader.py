@@ -14,7 +14,7 @@ from omnibase_infra.shared.contracts.kit_checks import check_kit_options
 from omnibase_infra.shared.contracts.kits import BUILT_IN_KITS, KitSchema
 from omnibase_infra.shared.contracts.model import Contract
 from omnibase_infra.shared.contracts.rules import Rule
-from omnibase_infra.shared.contracts.schema_check import check_schema
+from omnibase_infra.shared.contracts.schema_check import check_schema, report_missing_keys
 from omnibase_infra.shared.contracts.statement_checks import read_statements
 from omnibase_infra.shared.contracts.yaml_source import read_yaml
 from omnibase_infra.shared.core.errors import ContractError, Problem
@@ -44,9 +44,9 @@ def load_contract(path: Path, kits: Mapping[str, KitSchema] = BUILT_IN_KITS) -> 
     unusable = check_schema(source)
     if not isinstance(source.data, dict):
         raise ContractError(source.problems)
-    data = prune(source.data, unusable)
-    data = prune(data, check_kit_options(source, data, kits))
-    draft = build_draft(source, data, path, kits)
+    unusable |= check_kit_options(source, prune(source.data, unusable), kits)
+    report_missing_keys(source)
+    draft = build_draft(source, unusable, path, kits)
     statements = read_statements(draft, shown[: len(shown) - len(path.name)])
     draft = draft._replace(contract=msgspec.structs.replace(draft.contract, statements=statements))
     run_checks(draft)

@@ -71,7 +71,7 @@ def check_definitions(draft: Draft) -> None:
     declared = draft.source.data.get("definitions")
     names = set(declared) if isinstance(declared, dict) else set(definitions)
     for name, path in references:
-        if name not in names:
+        if name not in names and draft.readable(("definitions",)):
             hint = did_you_mean(name, names) or (f", there are: {', '.join(sorted(names))}" if names else "")
             draft.report(Rule.DEFINITION_MISSING, f"there is no definition {name!r}{hint}", path)
     _check_unused(draft, {name for name, _ in references})
@@ -79,8 +79,9 @@ def check_definitions(draft: Draft) -> None:
 
 
 def _check_unused(draft: Draft, used: set[str]) -> None:
-    if any(operation.kit not in draft.kits for operation, _ in draft.operations) or not draft.operations:
-        return
+    kits_are_known = all(operation.kit in draft.kits for operation, _ in draft.operations)
+    if not kits_are_known or not draft.operations or not draft.whole(("io_operations",)):
+        return  # who would refer to it cannot be told
     for name in draft.contract.definitions:
         if name not in used:
             message = f"nothing refers to {name}; remove it, or name it in an operation"

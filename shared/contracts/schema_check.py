@@ -82,7 +82,7 @@ def check_option(source: YamlSource, path: Path, value: Any, schema: Mapping[str
 
 
 def check_value(source: YamlSource, root: Path, value: Any, validator: Validator) -> set[Path]:
-    """Validate `value`, which lies at `root` in the document."""
+    """Validate `value`, which lies at `root` in the document; return what cannot be used, misspelt keys included."""
     taken = {(problem.line, problem.column) for problem in source.problems}
     unusable: set[Path] = set()
     for error in validator.iter_errors(value):
@@ -94,14 +94,32 @@ def check_value(source: YamlSource, root: Path, value: Any, validator: Validator
             message=error.message,
             path=(*root, *error.absolute_path),
         )
+        if breach.keyword == "required":
+            key = breach.message.split("'")[1]
+            source.missing[(*breach.path, key)] = _missing(breach, key)
+            continue
         for rule, message, place, of_key in _explain(breach):
             position = source.position(place, of_key=of_key)
             # A value that YAML's own checks refused already has its message.
-            if (position.line, position.column) not in taken or rule in (Rule.UNKNOWN_KEY, Rule.MISSING_KEY):
+            if (position.line, position.column) not in taken or rule is Rule.UNKNOWN_KEY:
                 source.add(rule, message, position)
-            if rule is not Rule.MISSING_KEY:
-                unusable.add(place)
+            unusable.add(place)
+            if rule is Rule.UNKNOWN_KEY:
+                note_misspelt(source, place, breach.schema.get("properties", {}), breach.value)
     return unusable
+
+
+def report_missing_keys(source: YamlSource) -> None:
+    """Report required keys that are not there, once all misspelt ones are known."""
+    for path, message in source.missing.items():
+        if path not in source.misspelt:
+            source.add(Rule.MISSING_KEY, message, source.position(path[:-1], of_key=True))
+
+
+def note_misspelt(source: YamlSource, place: Path, known: Iterable[str], present: Mapping[str, Any]) -> None:
+    """Note which absent key the unknown key at `place` was probably meant to be."""
+    if meant := closest(str(place[-1]), [name for name in known if name not in present]):
+        source.misspelt.add((*place[:-1], meant))
 
 
 class _Breach(NamedTuple):
@@ -125,8 +143,6 @@ def _explain(error: _Breach) -> Iterable[_Finding]:
         for key in error.value:
             if key not in known:
                 yield Rule.UNKNOWN_KEY, unknown_key(key, known, top=not path), (*path, key), True
-    elif keyword == "required":
-        yield Rule.MISSING_KEY, _missing(error), path, True
     elif keyword == "propertyNames":
         yield Rule.MALFORMED, _malformed(error), (*path, str(error.value)), True
     elif keyword == "uniqueItems":
@@ -161,8 +177,7 @@ def _explain_value(error: _Breach) -> tuple[Rule, str]:
     return Rule.MALFORMED, _shorten(error.message)
 
 
-def _missing(error: _Breach) -> str:
-    key = str(error.message).split("'")[1]
+def _missing(error: _Breach, key: str) -> str:
     schema = _resolve(error.schema.get("properties", {}).get(key, {}))
     description = str(schema.get("description", "")).split(".")[0].split(":")[0].strip()
     detail = f": {description[0].lower()}{description[1:]}" if description else ""

@@ -61,7 +61,7 @@ def _check_references(draft: Draft, path: Path, present: set[str]) -> None:
 
 def _check_unused(draft: Draft, unused: set[str], shown_folder: str) -> None:
     kits_are_known = all(operation.kit in draft.kits for operation, _ in draft.operations)
-    if not kits_are_known or not draft.operations:
+    if not kits_are_known or not draft.operations or not draft.whole(("io_operations",)):
         return  # who would use the file cannot be told
     for name in sorted(unused):
         message = "no operation of the contract runs this statement; name it there, or remove the file"

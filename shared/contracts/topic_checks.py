@@ -8,7 +8,7 @@ from typing import Final
 from omnibase_infra.shared.contracts.draft import VERSION_FOLDER, Draft, Located, class_name, versioned_folder
 from omnibase_infra.shared.contracts.model import CONTROL_EVENT, Operation, Publication, Subscription
 from omnibase_infra.shared.contracts.rules import Rule
-from omnibase_infra.shared.contracts.schema_check import did_you_mean
+from omnibase_infra.shared.contracts.schema_check import closest, did_you_mean
 from omnibase_infra.shared.contracts.yaml_source import Path
 from omnibase_infra.shared.core.errors import InvalidNameError
 from omnibase_infra.shared.core.naming import TopicName, retry_topic
@@ -150,22 +150,28 @@ def check_operations(draft: Draft) -> None:
 
 
 def _check_topic(draft: Draft, operation: Operation, path: Path, subscribed: set[TopicName]) -> None:
-    if operation.topic in subscribed or (not draft.subscriptions and not draft.has((*path, "topic"))):
+    if operation.topic in subscribed or not draft.readable(("event_bus", "subscribe")):
         return
     if draft.has((*path, "topic")):
+        if closest(str(operation.topic), _unread_topics(draft)):
+            return  # the entry that was meant has its own message
         hint = did_you_mean(str(operation.topic), map(str, subscribed))
         message = f"the topic {operation.topic} is not in event_bus.subscribe{hint}"
         draft.report(Rule.TOPIC_NOT_SUBSCRIBED, message, (*path, "topic"))
-    elif _whole(draft, "subscribe"):
+    elif draft.whole(("event_bus", "subscribe")):
         message = f"{operation.name or 'the operation'} hears no topic: add {operation.topic} to event_bus.subscribe"
         draft.report(Rule.TOPIC_NOT_SUBSCRIBED, message, path)
 
 
-def _whole(draft: Draft, key: str) -> bool:
-    """Return whether every entry of the list could be read; else what is missing may be what was meant."""
-    entries = draft.data.get("event_bus", {}).get(key, [])
-    known = draft.subscriptions if key == "subscribe" else draft.publications
-    return len(entries) == len(known)
+def _unread_topics(draft: Draft) -> list[str]:
+    """Texts of the subscriptions that could not be read, any of which may name a topic."""
+    texts: list[str] = []
+    known = {path[2] for _, path in draft.subscriptions}
+    for index, entry in enumerate(draft.source.data.get("event_bus", {}).get("subscribe", [])):
+        if index not in known:
+            values = entry.values() if isinstance(entry, dict) else [entry]
+            texts += [value for value in values if isinstance(value, str)]
+    return texts
 
 
 def _check_trigger(draft: Draft, operation: Operation, path: Path) -> None:
@@ -200,7 +206,7 @@ def _check_answers(draft: Draft) -> None:
             draft.report(Rule.ONE_WAY, message, (*path, "answer"))
     answering = [operation.name for operation, _ in draft.operations if operation.answer and operation.name]
     owned = any(item.topic.kind == "evt" for item, _ in draft.publications)
-    if answering and not owned and _whole(draft, "publish") and draft.has(("event_bus",)):
+    if answering and not owned and draft.has(("event_bus",)) and draft.whole(("event_bus", "publish")):
         message = (
             f"{answering[0]} answers, and there is no topic for it: add onex.evt.{draft.contract.worker}.results.v1 to "
             "event_bus.publish"
@@ -209,8 +215,11 @@ def _check_answers(draft: Draft) -> None:
 
 
 def _check_unheard_topics(draft: Draft) -> None:
-    whole = len(draft.data.get("io_operations", [])) == len(draft.operations)
-    if not whole or not draft.operations or any(operation.kit not in draft.kits for operation, _ in draft.operations):
+    if (
+        not draft.whole(("io_operations",))
+        or not draft.operations
+        or any(operation.kit not in draft.kits for operation, _ in draft.operations)
+    ):
         return  # what could not be read may hear them
     heard = {operation.topic for operation, _ in draft.operations}
     for located in draft.subscriptions:

@@ -50,12 +50,16 @@ class YamlSource:
         file: how problems name the file.
         data: the document as dicts, lists, str, int, float, bool and None; None when nothing could be read.
         problems: what YAML itself or its traps gave, so far.
+        missing: what to say about required keys that are not there, by path.
+        misspelt: paths of keys that are not there, and were probably meant by unknown keys that are.
     """
 
     def __init__(self, file: str) -> None:
         self.file = file
         self.data: Any = None
         self.problems: list[Problem] = []
+        self.missing: dict[Path, str] = {}
+        self.misspelt: set[Path] = set()
         self._values: dict[Path, Position] = {}
         self._keys: dict[Path, Position] = {}
 
