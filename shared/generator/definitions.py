@@ -23,6 +23,8 @@ _FORMATS: Final = {
 }
 _PLACEHOLDER: Final = "omnibase_format"
 
+_NOTES: Final = ("title", "description", "examples", "extra_json_schema", "extra")
+
 Schema = Mapping[str, Any]
 
 
@@ -101,10 +103,38 @@ def _fields(node: ast.ClassDef, schema: Schema) -> Iterator[FieldPlan]:
             continue
         name = statement.target.id
         default = ast.unparse(statement.value) if statement.value else ""
-        annotation = ast.unparse(statement.annotation)
-        if default not in ("", "UNSET"):
-            annotation = annotation.replace(" | UnsetType", "")
+        annotation = _annotation(statement.annotation, has_default=default not in ("", "UNSET"))
         yield FieldPlan(name, annotation, default, _field_description(schema, name))
+
+
+def _annotation(node: ast.expr, *, has_default: bool) -> str:
+    """Return the annotation with `None` last; a field with a default is never UNSET."""
+    parts = [ast.unparse(_WithoutNotes().visit(part)) for part in _union_parts(node)]
+    kept = [part for part in parts if part != "None" and not (has_default and part == "UnsetType")]
+    return " | ".join([*kept, *(["None"] if "None" in parts else [])])
+
+
+class _WithoutNotes(ast.NodeTransformer):
+    """Drops from `Meta(...)` what checks nothing, and `Annotated[...]` when nothing is left."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:  # noqa: N802 - the visitor's naming
+        node.keywords = [keyword for keyword in node.keywords if keyword.arg not in _NOTES]
+        return self.generic_visit(node)
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:  # noqa: N802 - the visitor's naming
+        self.generic_visit(node)
+        match node:
+            case ast.Subscript(ast.Name("Annotated"), ast.Tuple([inner, ast.Call(args=[], keywords=[])])):
+                return inner
+        return node
+
+
+def _union_parts(node: ast.expr) -> Iterator[ast.expr]:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        yield from _union_parts(node.left)
+        yield from _union_parts(node.right)
+    else:
+        yield node
 
 
 def _field_description(schema: Schema, name: str) -> str:

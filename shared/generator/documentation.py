@@ -68,7 +68,7 @@ def described(plan: GenerationPlan, model: ModelPlan, inside: tuple[str, ...] = 
         return _spelled_out(plan, model.value, (*inside, model.name))
     tag = [f'{model.tag_field}: "{model.tag}"'] if model.tag_field else []
     fields = [
-        f"{field.name}{'?' if field.default else ''}: {_spelled_out(plan, field.annotation, (*inside, model.name))}"
+        f"{field.json_name}{'?' if field.default else ''}: {_spelled_out(plan, field.annotation, (*inside, model.name))}"
         for field in model.fields
     ]
     return f"{{{', '.join([*tag, *fields])}}}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import pairwise
 from typing import Any, Final
 
 import msgspec
@@ -10,7 +11,7 @@ import msgspec
 from omnibase_infra.shared.core.errors import ConfigurationError
 from omnibase_infra.shared.generator.documentation import emit_readme
 from omnibase_infra.shared.generator.generated_tests import emit_unit_tests, integration_tests
-from omnibase_infra.shared.generator.imports import import_lines, model_import
+from omnibase_infra.shared.generator.imports import import_lines, model_import, without_clashes
 from omnibase_infra.shared.generator.kits.discovery import kit_of
 from omnibase_infra.shared.generator.kits.interface import Kit
 from omnibase_infra.shared.generator.plan import AliasPlan, GenerationPlan, OperationPlan, SourceFile
@@ -34,7 +35,8 @@ def emit_packages(plan: GenerationPlan) -> Iterator[SourceFile]:
 
 def emit_models(plan: GenerationPlan) -> Iterator[SourceFile]:
     """Yield one file per model, and the package that names them all."""
-    for model in plan.models:
+    for planned in plan.models:
+        model = planned if isinstance(planned, AliasPlan) else without_clashes(planned)
         template = "model_alias.py.j2" if isinstance(model, AliasPlan) else "model_struct.py.j2"
         imports = import_lines(plan, model.sources, without=model.module)
         yield SourceFile(
@@ -90,7 +92,7 @@ def emit_all(plan: GenerationPlan, kits: Mapping[str, Kit]) -> list[SourceFile]:
         files.extend(kit.emit(plan, operations))
     files.append(integration_tests(plan, operations_by_kit(plan, kits)))
     files.sort(key=lambda file: (file.root, file.path))
-    for one, other in zip(files, files[1:], strict=False):
+    for one, other in pairwise(files):
         if (one.root, one.path) == (other.root, other.path):
             raise ConfigurationError(f"two emitters write {one.path}; a kit must not write what the generator writes")
     return files

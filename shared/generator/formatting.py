@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from importlib import import_module
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Final
 
 from omnibase_infra.shared.core.errors import ConfigurationError
 
-_CONFIG: Final = Path(__file__).parent / "ruff.toml"
+_CONFIG: Final = Path(__file__).parent / "generated_code.toml"
 _TIMEOUT_SECONDS: Final = 60
 
 
@@ -19,13 +20,19 @@ class FormattingError(ConfigurationError):
     code = "generated-code-invalid"
 
 
-def format_tree(folder: Path) -> None:
+def format_tree(folder: Path, package: str) -> None:
     """Sort imports and format every Python file below a folder, in place.
+
+    Args:
+        folder: the tree.
+        package: import path of the node; its first part counts as one's own.
 
     Raises:
         FormattingError: a file is not Python.
     """
-    _ruff("check", "--fix", "--quiet", "--no-cache", folder=folder)
+    own = sorted({"omnibase_infra", package.split(".", 1)[0]})
+    first_party = f"lint.isort.known-first-party={json.dumps(own)}"
+    _ruff("check", "--fix", "--quiet", "--no-cache", "--config", first_party, folder=folder)
     _ruff("format", "--quiet", "--no-cache", folder=folder)
 
 

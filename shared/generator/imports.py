@@ -8,9 +8,14 @@ import tokenize
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from omnibase_infra.shared.generator.plan import GenerationPlan, ModelPlan
+import msgspec
+
+from omnibase_infra.shared.generator.plan import GenerationPlan, StructPlan
 
 _SCALARS: Final = "omnibase_infra.shared.models.scalars"
+
+_BUILTINS: Final = "builtins"
+_RENAMED: Final = "_type"
 
 # Names that annotations and defaults may use; everything else is a builtin or a model of the node.
 KNOWN_NAMES: Final[Mapping[str, str]] = {
@@ -41,18 +46,40 @@ def import_lines(plan: GenerationPlan, sources: Iterable[str], *, without: str =
     """
     models = {model.name: f"{plan.package}.models.{model.module}" for model in plan.models if model.module != without}
     names = set().union(*map(names_in, sources))
-    modules = {name: models.get(name) or KNOWN_NAMES.get(name) for name in names}
-    return sorted(f"from {module} import {name}" for name, module in modules.items() if module)
+    lines = set()
+    for name in names:
+        original = name.removesuffix(_RENAMED)
+        module = models.get(original) or KNOWN_NAMES.get(original) or (_BUILTINS if name != original else None)
+        if module:
+            lines.add(f"from {module} import {original}{f' as {name}' if name != original else ''}")
+    return sorted(lines)
+
+
+def without_clashes(model: StructPlan) -> StructPlan:
+    """Return the struct with types renamed that are called like one of its fields.
+
+    In `date: date`, the class body's own `date` would be taken for the type. It becomes `date: date_type`.
+    """
+    own = {field.name for field in model.fields}
+    clashes = {name for field in model.fields for name in names_in(field.annotation) if name in own}
+    if not clashes:
+        return model
+    renamed = [msgspec.structs.replace(field, annotation=_renamed(field.annotation, clashes)) for field in model.fields]
+    return msgspec.structs.replace(model, fields=tuple(renamed))
+
+
+def _renamed(source: str, names: set[str]) -> str:
+    pieces, position = [], 0
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.NAME and token.string in names:
+            pieces += [source[position : token.start[1]], f"{token.string}{_RENAMED}"]
+            position = token.end[1]
+    return "".join((*pieces, source[position:]))
 
 
 def model_import(plan: GenerationPlan, names: Iterable[str]) -> list[str]:
     """Return one import of the names from the node's `models` package."""
     return [f"from {plan.package}.models import {', '.join(sorted(set(names)))}"]
-
-
-def depends_on(model: ModelPlan) -> set[str]:
-    """Return the names a model's source speaks of."""
-    return set().union(*map(names_in, model.sources), set())
 
 
 def docstring(text: str) -> str:

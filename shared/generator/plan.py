@@ -21,12 +21,26 @@ class FieldPlan(msgspec.Struct, frozen=True):
     Attributes:
         annotation: Python source; the names in it are resolved by `imports`.
         default: Python source; empty for a required field.
+        alias: its name in JSON where Python reserves that word; empty when it is `name`.
     """
 
     name: str
     annotation: str
     default: str = ""
     description: str = ""
+    alias: str = ""
+
+    @property
+    def json_name(self) -> str:
+        """Return its name in JSON."""
+        return self.alias or self.name
+
+    @property
+    def value(self) -> str:
+        """Return what stands behind `=`, as Python source; empty when nothing does."""
+        if not self.alias:
+            return self.default
+        return f"field(name={self.alias!r}{f', default={self.default}' if self.default else ''})"
 
 
 class StructPlan(msgspec.Struct, frozen=True):
@@ -54,7 +68,7 @@ class StructPlan(msgspec.Struct, frozen=True):
         """Yield every piece of Python source in it."""
         for field in self.fields:
             yield field.annotation
-            yield field.default
+            yield field.value
 
 
 class AliasPlan(msgspec.Struct, frozen=True):

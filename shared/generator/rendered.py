@@ -27,7 +27,7 @@ def render(plan: GenerationPlan, kits: Mapping[str, Kit]) -> Sequence[SourceFile
         python = [file for file in files if file.path.endswith(".py")]
         for file in python:
             write_text(folder / file.root / file.path, file.content)
-        format_tree(folder)
+        format_tree(folder, plan.package)
         formatted = {(file.root, file.path): (folder / file.root / file.path).read_text("utf-8") for file in python}
     return [
         msgspec.structs.replace(file, content=formatted.get((file.root, file.path), file.content)) for file in files

@@ -45,7 +45,7 @@ def sample_value(annotation: str) -> Any:
 
 def sample_fields(fields: tuple[FieldPlan, ...]) -> dict[str, Any]:
     """Return a JSON object with a value for each field."""
-    return {field.name: sample_value(field.annotation) for field in fields}
+    return {field.json_name: sample_value(field.annotation) for field in fields}
 
 
 def refusals_of(model: StructPlan, sample: Mapping[str, Any], path: str = "") -> list[RefusalPlan]:
@@ -59,11 +59,11 @@ def refusals_of(model: StructPlan, sample: Mapping[str, Any], path: str = "") ->
     refusals = []
     required = [field for field in model.fields if not field.default]
     if required:
-        name = required[-1].name
+        name = required[-1].json_name
         without = {key: value for key, value in sample.items() if key != name}
         refusals.append(RefusalPlan(without, f"missing required field `{name}`"))
     typed = next((field for field in model.fields if "Any" not in field.annotation), None)
     if typed:
-        place = ".".join(part for part in ("$", path, typed.name) if part)
-        refusals.append(RefusalPlan({**sample, typed.name: WRONG}, f"`{place}`"))
+        place = ".".join(part for part in ("$", path, typed.json_name) if part)
+        refusals.append(RefusalPlan({**sample, typed.json_name: WRONG}, f"`{place}`"))
     return refusals

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from typing import TypeAlias
 
@@ -55,7 +56,9 @@ def _methods(node: ast.ClassDef) -> Iterator[tuple[str, _Function]]:
 def _signature(function: _Function) -> str:
     prefix = "async def" if isinstance(function, ast.AsyncFunctionDef) else "def"
     result = f" -> {ast.unparse(function.returns)}" if function.returns else ""
-    return f"{prefix} {function.name}({ast.unparse(function.args)}){result}"
+    # `_context` says that it is not used; callers pass it by position.
+    arguments = re.sub(r"\b_(?=context\b)", "", ast.unparse(function.args))
+    return f"{prefix} {function.name}({arguments}){result}"
 
 
 def _needs_arguments(function: _Function) -> bool:

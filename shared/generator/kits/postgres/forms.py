@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from keyword import iskeyword
 from typing import Any, Final
 
 import msgspec
@@ -75,16 +76,19 @@ class PlannedStatement(msgspec.Struct, frozen=True):
         return _fields(self.analysis.parameters)
 
     @property
+    def attributes(self) -> tuple[str, ...]:
+        """Return the attributes of its parameters model, in $n order."""
+        return tuple(field.name for field in self.parameter_fields)
+
+    @property
     def sample(self) -> dict[str, Any]:
         """Return parameters that are accepted."""
         return sample_fields(self.parameter_fields)
 
     def shared_models(self) -> list[ModelPlan]:
         """Return its parameters and row models."""
-        description = " ".join(self.file.description.split()) or f"Runs the statement {self.name}."
-        models: list[ModelPlan] = [
-            StructPlan(self.parameters, f"Parameters of `{self.name}`: {description}", self.parameter_fields)
-        ]
+        description = f"Parameters of `{self.name}`: {' '.join(self.file.description.split())}".rstrip(": ")
+        models: list[ModelPlan] = [StructPlan(self.parameters, description, self.parameter_fields)]
         if self.columns:
             models.append(
                 StructPlan(self.row, f"A row of `{self.name}`.", _fields(self.columns, results=True), kw_only=False)
@@ -122,11 +126,17 @@ class PlannedStatement(msgspec.Struct, frozen=True):
 def _fields(items: Sequence[Parameter | Column], *, results: bool = False) -> tuple[FieldPlan, ...]:
     """Return model fields; parameters that may be null may be left out, columns are always there."""
     return tuple(
-        FieldPlan(item.name, item.annotation, "None" if item.nullable and not results else "") for item in items
+        FieldPlan(
+            f"{item.name}_" if iskeyword(item.name) else item.name,
+            item.annotation,
+            "None" if item.nullable and not results else "",
+            alias=item.name if iskeyword(item.name) else "",
+        )
+        for item in items
     )
 
 
-def plan_statement(contract: Contract, operation: Operation, statements: Sequence[PlannedStatement]) -> KitOperation:
+def plan_statement(_contract: Contract, operation: Operation, statements: Sequence[PlannedStatement]) -> KitOperation:
     """`postgres.statement`: the parameters are the payload."""
     (statement,) = statements
     response = model_name(operation.name, "response")
@@ -147,7 +157,7 @@ def plan_statement(contract: Contract, operation: Operation, statements: Sequenc
     )
 
 
-def plan_statements(contract: Contract, operation: Operation, statements: Sequence[PlannedStatement]) -> KitOperation:
+def plan_statements(_contract: Contract, operation: Operation, statements: Sequence[PlannedStatement]) -> KitOperation:
     """`postgres.statements`: the payload names one of several and gives its parameters."""
     request, response = model_name(operation.name, "request"), model_name(operation.name, "response")
     aliases = (
@@ -177,7 +187,7 @@ def _inserts_first(statements: Sequence[PlannedStatement]) -> list[PlannedStatem
     return sorted(statements, key=lambda statement: not statement.file.sql.lower().startswith("insert"))
 
 
-def plan_transaction(contract: Contract, operation: Operation, statements: Sequence[PlannedStatement]) -> KitOperation:
+def plan_transaction(_contract: Contract, operation: Operation, statements: Sequence[PlannedStatement]) -> KitOperation:
     """`postgres.transaction`: several named statements in order, all or nothing."""
     command, result = model_name(operation.name, "command"), model_name(operation.name, "result")
     limit = int(operation.options["max_statements"])
@@ -222,7 +232,7 @@ def plan_transaction(contract: Contract, operation: Operation, statements: Seque
     )
 
 
-def plan_query(contract: Contract, operation: Operation, statements: Sequence[PlannedStatement]) -> KitOperation:
+def plan_query(contract: Contract, operation: Operation, _statements: Sequence[PlannedStatement]) -> KitOperation:
     """`postgres.query`: SQL text with bound parameters, read-only, off unless a role is set."""
     limit = int(operation.options["max_rows"])
     column = StructPlan(
@@ -266,7 +276,7 @@ def plan_query(contract: Contract, operation: Operation, statements: Sequence[Pl
     )
 
 
-def plan_health(contract: Contract, operation: Operation, statements: Sequence[PlannedStatement]) -> KitOperation:
+def plan_health(contract: Contract, operation: Operation, _statements: Sequence[PlannedStatement]) -> KitOperation:
     """`postgres.health`: whether the server answers, and the state of the pool. Never fails."""
     pool = StructPlan(
         model_name(operation.name, "pool"),
