@@ -65,8 +65,8 @@ def check_vault(address: str) -> CheckResult:
     """Ask a Vault or OpenBao server for its health: it must be initialised and unsealed."""
     # These answer codes are standby nodes that do answer clients.
     content = _get(f"{address.rstrip('/')}/v1/sys/health?standbyok=true&perfstandbyok=true")
-    if isinstance(content, str):
-        return CheckResult(problem=content)
+    if isinstance(content, CheckResult):
+        return content
     return CheckResult(version=str(content.get("version", "")) if isinstance(content, dict) else "")
 
 
@@ -74,19 +74,21 @@ def check_consul(address: str) -> CheckResult:
     """Ask a Consul agent whether its servers have a leader."""
     base = address if "://" in address else f"http://{address}"
     content = _get(f"{base.rstrip('/')}/v1/status/leader")
-    if isinstance(content, list):
-        return CheckResult(problem="an unexpected answer")
+    if isinstance(content, CheckResult):
+        return content
     return CheckResult(problem="" if content else "its servers have no leader")
 
 
 def _get(url: str) -> Any:
+    """Return the JSON that was answered, or the problem there was."""
     try:
         with urllib.request.urlopen(url, timeout=CHECK_TIMEOUT_SECONDS) as response:  # noqa: S310 - configured
             return json.loads(response.read(65536))
     except urllib.error.HTTPError as error:
-        return f"HTTP {error.code}"
+        with error:
+            return CheckResult(problem=f"HTTP {error.code}")
     except (OSError, ValueError) as error:
-        return f"{type(error).__name__}: {error}"
+        return CheckResult(problem=f"{type(error).__name__}: {error}")
 
 
 def _run(coroutine: Coroutine[Any, Any, str]) -> str:

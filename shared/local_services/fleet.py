@@ -27,6 +27,7 @@ SERVICE_NAMES = ("kafka", "postgres")
 # Long enough for someone else's first start, with its downloads.
 LOCK_TIMEOUT_SECONDS = 300.0
 DEFAULT_ENVIRONMENT = "dev"
+ENV_HEADER = "# Written by `omninode infra up`. Holds a password.\n"
 
 
 def local_services(state_dir: Path | None = None) -> list[LocalService]:
@@ -164,9 +165,9 @@ def _write_env(folder: Path, services: Iterable[LocalService]) -> None:
         return
     if not environment_values(["OMNIBASE_ENV"]):
         variables = {"OMNIBASE_ENV": DEFAULT_ENVIRONMENT, **variables}
-    if read_env_file(path) != variables:
-        header = "# Written by `omninode infra up`. Holds a password.\n"
-        write_private(path, header + "".join(f"{name}={value}\n" for name, value in variables.items()))
+    content = ENV_HEADER + "".join(f"{name}={value}\n" for name, value in variables.items())
+    if not path.exists() or path.read_text(encoding="utf-8", errors="replace") != content:
+        write_private(path, content)
 
 
 @contextmanager

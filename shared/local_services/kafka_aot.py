@@ -43,13 +43,18 @@ def new_cluster_id() -> str:
     return text
 
 
+def aot_cache_path() -> Path:
+    """Return where the cache for the pinned jars, this Java and our options lies, made or not."""
+    return cache_directory() / f"kafka-{jars_key()}" / f"broker-{_java_key()}-{options_key()}.aot"
+
+
 def prepare_aot_cache(jars: Sequence[Path], progress: ProgressCallback = no_progress) -> Path:
     """Return the ahead-of-time cache for this class path and this Java, making it if it is missing.
 
     Raises:
         LocalServiceError: the training run failed.
     """
-    path = cache_directory() / f"kafka-{jars_key()}" / f"broker-{_java_key()}-{options_key()}.aot"
+    path = aot_cache_path()
     if path.exists():
         return path
     with file_lock(path.with_suffix(".lock"), timeout=LOCK_TIMEOUT_SECONDS, on_wait=waiting_for("kafka", progress)):

@@ -115,6 +115,8 @@ def _fetch(context: Any, jar: PinnedJar, target: Path) -> None:
             downloaded = artifact.resolve()
         except (OSError, RuntimeError) as error:  # OSError is also what the HTTP client's errors derive from
             reason = str(error)
+            # What did arrive would be taken for the whole the next time.
+            artifact.cached_path.unlink(missing_ok=True)
             continue
         found = hashlib.sha256(downloaded.read_bytes()).hexdigest()
         if found == jar.sha256:

@@ -82,9 +82,7 @@ class KafkaService:
             LocalServiceError: says which of it failed.
         """
         java = self._java(progress)
-        for broker in self.brokers:
-            if not broker.process.is_running():
-                broker.process.stop()  # one that lost its pid file would write to the same folder
+        self._end_missing()
         cluster = self._cluster()
         if cluster is None:
             count = self._asked_for or 1
@@ -110,16 +108,20 @@ class KafkaService:
         Raises:
             LocalServiceError: one ended or did not answer; those that were started here are ended again.
         """
-        if not self.is_running():
-            self._start_missing(progress)
-        elif not self._answers():
-            # Started by someone else a moment ago, or in trouble: give it the usual time, but leave it alive.
-            self._wait()
+        if self.is_running():
+            try:
+                self._wait()
+            except LocalServiceError:
+                if self.is_running():
+                    raise  # not started by this call, so it is left alive
+            else:
+                return
+        self._start_missing(progress)
 
     def _start_missing(self, progress: ProgressCallback) -> None:
         java = self._java(progress)
         for attempt in range(1, START_ATTEMPTS + 1):
-            missing = [broker for broker in self.brokers if not broker.process.is_running()]
+            missing = self._end_missing()
             self._settle_ports(missing, progress)
             cluster = self._known_cluster()
             try:
@@ -203,6 +205,12 @@ class KafkaService:
                 progress(Progress(self.name, f"starting without a start-up cache: {error}", done=True))
             self._prepared_java = KafkaJava(jars, cache)
         return self._prepared_java
+
+    def _end_missing(self) -> list[KafkaBroker]:
+        """Return the brokers that do not run, after what is left of them is gone: it would use the same folder."""
+        missing = [broker for broker in self.brokers if not broker.process.is_running()]
+        stop_together([broker.process for broker in missing])
+        return missing
 
     def _settle_ports(self, missing: list[KafkaBroker], progress: ProgressCallback) -> None:
         """Give brokers whose ports are taken by others new ones; only while no broker of the cluster runs."""

@@ -142,8 +142,13 @@ class PostgresService:
             LocalServiceError: it ended or did not answer; if it was started here, it is ended again.
         """
         if self.process.is_running():
-            self._wait()
-            return
+            try:
+                self._wait()
+            except LocalServiceError:
+                if self.process.is_running():
+                    raise  # not started by this call, so it is left alive
+            else:
+                return
         deadline = time.monotonic() + ORPHANED_MEMORY_TIMEOUT_SECONDS
         attempt = 0
         while True:
@@ -161,6 +166,7 @@ class PostgresService:
                 return
 
     def _start_once(self, progress: ProgressCallback) -> None:
+        self.process.stop()  # one that is about to end still has its port
         port = self._settle_port(progress)
         self._cluster.clear_stale_lock()
         # Passed as arguments, so that neither an address nor a setting is left in the data.

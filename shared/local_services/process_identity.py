@@ -46,6 +46,14 @@ def is_alive(identity: ProcessIdentity) -> bool:
     return identify(identity.pid, identity.marker) == identity
 
 
+def is_ours(identity: ProcessIdentity) -> bool:
+    """Return whether the process is still there and has the marker, or no command line any more because it ends."""
+    current = _from_proc(identity.pid) if _has_proc() else _from_ps(identity.pid)
+    if current is None or current[0] != identity.started:
+        return False
+    return not current[1] or f" {identity.marker} " in f" {current[1]} "
+
+
 def find(marker: str) -> ProcessIdentity | None:
     """Return the living process that has `marker` as an argument; the eldest of several."""
     pids = sorted(_all_pids_of_proc()) if _has_proc() else _all_pids_of_ps(marker)
@@ -73,8 +81,8 @@ def _identify_any(pid: int) -> ProcessIdentity | None:
     return ProcessIdentity(pid, found[0], "") if found is not None else None
 
 
-def is_same_alive(identity: ProcessIdentity) -> bool:
-    """Return whether the process still runs, whatever its command line says by now."""
+def has_not_ended(identity: ProcessIdentity) -> bool:
+    """Return whether the process is still there, if only to end: it has no command line then, but holds its ports."""
     current = _identify_any(identity.pid)
     return current is not None and current.started == identity.started
 
@@ -106,7 +114,10 @@ def _stat_fields(pid: int) -> list[str] | None:
 
 def _from_proc(pid: int) -> tuple[str, str] | None:
     fields = _stat_fields(pid)
-    if fields is None or fields[0] in "ZX":
+    if fields is None or fields[0] == "X":
+        return None
+    # A first thread that ended may have others that did not yet, and with them the ports and files of the process.
+    if fields[0] == "Z" and int(fields[17]) <= 1:
         return None
     try:
         arguments = (PROC / str(pid) / "cmdline").read_bytes()

@@ -85,6 +85,10 @@ class ServerProcess:
 
     def record(self) -> PidRecord | None:
         """Return what the pid file says if exactly that process lives, else None."""
+        record = self._read_pid_file()
+        return record if record is not None and process_identity.is_alive(self._identity(record)) else None
+
+    def _read_pid_file(self) -> PidRecord | None:
         try:
             record = msgspec.json.decode(self.pid_file.read_bytes(), type=PidRecord)
         except (FileNotFoundError, msgspec.DecodeError):
@@ -92,14 +96,11 @@ class ServerProcess:
         except PermissionError as error:
             raise LocalServiceError(f"{self.pid_file} belongs to another user, who started {self.title}") from error
         _reap(record.pid)
-        # The marker is ours, not the file's: a copied folder must not claim the original's process.
-        alive = process_identity.is_alive(ProcessIdentity(record.pid, record.started, self.marker))
-        return record if alive else None
+        return record
 
-    def identity(self) -> ProcessIdentity | None:
-        """Return the living process, None when there is none."""
-        record = self.record()
-        return ProcessIdentity(record.pid, record.started, self.marker) if record else None
+    def _identity(self, record: PidRecord) -> ProcessIdentity:
+        # The marker is ours, not the file's: a copied folder must not claim the original's process.
+        return ProcessIdentity(record.pid, record.started, self.marker)
 
     def is_running(self) -> bool:
         """Return whether the process lives."""
@@ -182,8 +183,14 @@ class ServerProcess:
         return identity is not None
 
     def identity_or_orphan(self) -> ProcessIdentity | None:
-        """Return the process also when its pid file is lost: removed, or never written because we were killed."""
-        return self.identity() or process_identity.find(self.marker)
+        """Return what is to be ended before another can start: it lives, it is about to end, or its pid file is lost.
+
+        A pid file is lost when people remove it, and when we were killed before it was written.
+        """
+        record = self._read_pid_file()
+        if record is not None and process_identity.is_ours(self._identity(record)):
+            return self._identity(record)
+        return process_identity.find(self.marker)
 
     def failure(self, reason: str) -> LocalServiceError:
         """Return the error that says what happened to this process, with the last log lines."""
@@ -257,7 +264,7 @@ def _wait_for_end(family: Sequence[ProcessIdentity], seconds: float) -> bool:
     while True:
         for member in family:
             _reap(member.pid)
-        if not any(process_identity.is_same_alive(member) for member in family):
+        if not any(process_identity.has_not_ended(member) for member in family):
             return True
         if time.monotonic() > deadline:
             return False
@@ -265,7 +272,7 @@ def _wait_for_end(family: Sequence[ProcessIdentity], seconds: float) -> bool:
 
 
 def _signal(process: ProcessIdentity, number: signal.Signals) -> None:
-    if not process_identity.is_same_alive(process):
+    if not process_identity.has_not_ended(process):
         return  # it ended by itself, and its number may be another's by now
     try:
         os.kill(process.pid, number)
