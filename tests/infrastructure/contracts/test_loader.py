@@ -223,3 +223,31 @@ def test_a_misspelt_key_has_one_message(order_store: ContractFolder) -> None:
         problems = order_store.problems()
         assert [problem.rule for problem in problems] == ["CT101"], (match[0], problems)
         assert f"did you mean {match[0]!r}" in problems[0].message
+
+
+def test_a_folder_that_is_no_node_name_is_named(tmp_path: Path) -> None:
+    folder = ContractFolder(tmp_path, "Order-Store")
+    folder.write("contract.yaml", MINIMAL.replace("major: 3, minor: 1, patch: 4", "major: 1, minor: 0, patch: 0"))
+    assert [problem.message for problem in folder.problems()] == [
+        "the folder 'Order-Store' is not a node name, expected snake case like order_store"
+    ]
+
+
+def test_holding_keys_needs_postgres(order_store: ContractFolder) -> None:
+    order_store.write("contract.yaml", MINIMAL.replace("at_least_once", "at_least_once, on_dead_letter: hold"))
+    assert "held keys are kept in PostgreSQL" in str(order_store.problems())
+
+
+def test_a_contract_answers_what_others_ask_of_it(order_store: ContractFolder) -> None:
+    order_store.replace(
+        ("- {topic: onex.evt.shop.orders.v1,", "- {topic: onex.evt.shop.orders.v1, partitions: 3, retention: 2h,")
+    )
+    contract = order_store.load()
+    shop, requests = TopicName.parse("onex.evt.shop.orders.v1"), TopicName.parse("onex.cmd.order-store.requests.v1")
+    assert (contract.partitions_of(shop), contract.partitions_of(requests)) == (3, 6)
+    assert contract.event_bus.subscribe[2].retention == 7200.0
+    assert str(contract.retry_topic(requests)) == "onex.retry.order-store.requests.v1"
+    assert contract.needs("postgres")
+    assert not contract.needs("vault")
+    with pytest.raises(KeyError, match="order_store has no operation 'nope', only insert_order, price_order"):
+        contract.operation("nope")
