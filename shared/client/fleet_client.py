@@ -6,28 +6,26 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final, Self
 
 import msgspec
 
 from omnibase_infra.shared.client.answer import Answer
 from omnibase_infra.shared.client.answer_stream import AnswerStream
+from omnibase_infra.shared.client.command import Command, CommandWriter
 from omnibase_infra.shared.client.errors import AnsweredFailedError, ClientClosedError, InvalidAnswerError
 from omnibase_infra.shared.client.node_interface import NodeInterface, NodeSource, OperationInterface, load_interface
 from omnibase_infra.shared.client.pending_answers import PendingAnswers
 from omnibase_infra.shared.client.tail import Tail, TailFilter, TailStream
-from omnibase_infra.shared.core import clock
-from omnibase_infra.shared.core import envelope as envelopes
 from omnibase_infra.shared.core.envelope import Envelope
 from omnibase_infra.shared.core.errors import (
     ConfigurationError,
     InvalidPayloadError,
     RequestTimeoutError,
     TopicMissingError,
-    UndecodableError,
 )
-from omnibase_infra.shared.core.headers import STRUCTURED_HEADERS
 from omnibase_infra.shared.core.limits import DecodeLimits
 from omnibase_infra.shared.core.naming import TopicName
 from omnibase_infra.shared.core.payload import decode_payload
@@ -40,7 +38,10 @@ from omnibase_infra.shared.kafka.producer_pool import ProducerPool
 from omnibase_infra.shared.kafka.topic_check import require_topics
 from omnibase_infra.shared.models.infrastructure.model_error_response import ModelErrorResponse
 
+__all__ = ["Answer", "Command", "FleetClient"]
+
 CLIENT: Final = "client"
+
 REQUEST_SECONDS: Final = 30.0
 DELIVERY_SECONDS: Final = 30.0
 MAX_WAITING: Final = 4096
@@ -55,22 +56,6 @@ _CHUNK: Final = 200
 _ANSWER_FIELDS: Final = 1_000_000
 
 _ERROR_RESPONSE: Final = msgspec.json.Decoder(ModelErrorResponse)
-
-
-class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """One command for `publish_many`.
-
-    Attributes:
-        payload: an instance of the request model, plain data, or JSON as text or bytes.
-        key: commands of one key are run in the order they were sent; default: the subject, else none shares it.
-        subject: what the command is about.
-        correlationid: of the conversation it belongs to; default: it begins one.
-    """
-
-    payload: Any
-    key: str | None = None
-    subject: str | None = None
-    correlationid: str | None = None
 
 
 class FleetClient:
@@ -100,19 +85,22 @@ class FleetClient:
             settings: brokers, security and realm.
             log: where the Kafka clients' own warnings go; default: the `logging` logger `omnibase_infra.client`.
             nodes: where interfaces of nodes come from; default: the generated nodes.
-            max_waiting: requests that wait for answers at the same time; further ones wait for their turn.
+            max_waiting: requests that wait for answers at the same time, at least one; further ones wait for a turn.
             linger_ms: how long a command may wait for others to share a network request with.
             delivery_timeout_seconds: how long the broker's confirmation may take.
 
         Raises:
             SettingsError: no broker is set, or the security settings do not fit together.
         """
+        if max_waiting < 1:
+            raise ValueError(f"at least one request may wait, not {max_waiting}")
         self._settings = settings
         self._realm = settings.realm
-        self._source = settings.realm.source(CLIENT)
+        self._writer = CommandWriter(settings.realm, CLIENT)
         self._log = log or _standard_log
         self._load = nodes
         self._nodes: dict[str, NodeInterface] = {}
+        self._physical_names: dict[str, str] = {}
         self._client_id = f"{CLIENT}-{os.getpid()}"
         self._limits = DecodeLimits(settings.max_record_bytes + HEADROOM_BYTES, max_fields=_ANSWER_FIELDS)
         self._producer = ProducerPool(
@@ -124,7 +112,10 @@ class FleetClient:
             ),
         )
         self._pending = PendingAnswers()
-        self._slots = asyncio.Semaphore(max_waiting)
+        # A queue and no semaphore, which looks through all who wait each time it wakes one.
+        self._turns: asyncio.Queue[None] = asyncio.Queue()
+        for _ in range(max_waiting):
+            self._turns.put_nowait(None)
         self._stream: AnswerStream | None = None
         self._known_topics: set[str] = set()
         self._topic_check = asyncio.Lock()
@@ -201,7 +192,7 @@ class FleetClient:
             if index % _CHUNK == _CHUNK - 1:
                 await asyncio.sleep(0)
             try:
-                prepared.append(self._prepare(target, command, target.encode_request(command.payload), expires_in))
+                prepared.append(self._writer.write(target, command, target.encode_request(command.payload), expires_in))
             except InvalidPayloadError as error:
                 if len(given) == 1:
                     raise
@@ -251,9 +242,9 @@ class FleetClient:
         sent: Envelope | None = None
         deadline = asyncio.timeout_at(asyncio.get_running_loop().time() + timeout - (time.monotonic() - began))
         try:
-            async with deadline, self._slots:
+            async with deadline, self._turn():
                 await self._answers().watch(self._physical(target.spec.answer_topic))
-                envelope, record = self._prepare(target, command, data, expires_in)
+                envelope, record = self._writer.write(target, command, data, expires_in)
                 with self._pending.waiting(envelope, target.spec) as arriving:
                     sent = envelope
                     await self._producer.send([record])
@@ -329,37 +320,6 @@ class FleetClient:
                 self._stream.stop()
                 await asyncio.to_thread(self._stream.join, _JOIN_SECONDS)
 
-    def _prepare(
-        self, target: OperationInterface, command: Command, data: msgspec.Raw, expires_in: float | None
-    ) -> tuple[Envelope, OutboundRecord]:
-        """Return the command as it goes over the wire.
-
-        Raises:
-            InvalidPayloadError: the whole is more than the worker decodes.
-        """
-        now = time.time()
-        envelope = envelopes.original(
-            source=self._source,
-            event_type=target.spec.event_type,
-            data=data,
-            dataschema=target.spec.request_schema or None,
-            subject=command.subject,
-            correlationid=command.correlationid,
-            partitionkey=command.key,
-            expirytime=None if expires_in is None else clock.rfc3339(now + expires_in),
-            tenantid=self._realm.tenant or None,
-            now=now,
-        )
-        value = envelopes.encode(envelope)
-        try:
-            target.limits.check(value)
-        except UndecodableError as error:
-            raise InvalidPayloadError(f"the worker would refuse the command: {error.message}") from None
-        key = envelope.record_key
-        # A key of its own: spread over the partitions, in order with nothing.
-        record_key = envelope.id.encode() if key is None else key
-        return envelope, OutboundRecord(target.spec.topic, value, record_key, STRUCTURED_HEADERS)
-
     def _answer(self, target: OperationInterface, request: Envelope, answer: Envelope, seconds: float) -> Answer:
         if answer.type != target.spec.failed_type:
             return Answer(target.decode_response(answer), answer, request, seconds)
@@ -395,6 +355,15 @@ class FleetClient:
             self._stream.start()
         return self._stream
 
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Wait until no more than `max_waiting` requests wait for answers, this one included."""
+        await self._turns.get()
+        try:
+            yield
+        finally:
+            self._turns.put_nowait(None)
+
     async def _require(self, topics: Sequence[str], timeout_seconds: float = TOPIC_CHECK_SECONDS) -> None:
         await self._require_physical([self._physical(topic) for topic in topics], timeout_seconds)
 
@@ -422,7 +391,10 @@ class FleetClient:
                 return
 
     def _physical(self, topic: str) -> str:
-        return TopicName.parse(topic).physical(self._realm)
+        name = self._physical_names.get(topic)
+        if name is None:
+            name = self._physical_names[topic] = TopicName.parse(topic).physical(self._realm)
+        return name
 
     def _group(self) -> str:
         return self._realm.group(CLIENT, 1)
