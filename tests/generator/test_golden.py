@@ -88,21 +88,14 @@ def test_all_golden_nodes_pass_strict_type_checks() -> None:
 @pytest.mark.slow
 def test_the_generated_tests_of_all_golden_nodes_pass_untouched(tmp_path: Path) -> None:
     shutil.copytree(GOLDEN, tmp_path / "golden", ignore=shutil.ignore_patterns(".generation", "__pycache__"))
+    plugins = 'pytest_plugins = ["omnibase_infra.shared.testing.postgres_fixtures"]\n'
+    (tmp_path / "golden" / "conftest.py").write_text(plugins)
+    command = [sys.executable, "-m", "pytest", "-q", "-c", str(REPOSITORY / "pyproject.toml"), "--rootdir=.", "."]
+    outer = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "--import-mode=importlib",
-            "-o",
-            "asyncio_mode=auto",
-            "-W",
-            "error",
-            ".",
-        ],
+        command,
         cwd=tmp_path / "golden",
-        env=os.environ | {"PYTHONPATH": str(tmp_path / "golden")},
+        env=outer | {"PYTHONPATH": str(tmp_path / "golden")},
         capture_output=True,
         text=True,
         timeout=240,
