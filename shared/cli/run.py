@@ -19,7 +19,9 @@ from omnibase_infra.shared.core.worker_spec import WorkerSpec
 
 if TYPE_CHECKING:
     from omnibase_infra.shared.kafka.client_log import LogFunction
+    from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
     from omnibase_infra.shared.registry.container import ONEXContainer
+    from omnibase_infra.shared.runtime.worker import Worker
 
 _TOPIC_CHECK_SECONDS: Final = 5.0
 _CLOSE_SECONDS: Final = 10.0
@@ -61,11 +63,13 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
     from omnibase_infra.shared.runtime.watchdog import Watchdog
     from omnibase_infra.shared.runtime.worker import Worker
 
-    configure_logging(settings, worker=spec.worker)
+    registry = MetricsRegistry()
+    pipeline = configure_logging(settings, worker=spec.worker, metrics=registry)
     log = get_logger()
     client_log = _client_log(log)
     log.info(LogEvent.WORKER_STARTING, node=spec.node, version=spec.version, realm=str(settings.realm), pid=os.getpid())
     async with AsyncExitStack() as stack:
+        stack.callback(pipeline.close)
         client_id = f"{spec.worker}-{os.getpid()}"
         producer = ProducerPool(
             settings,
@@ -79,7 +83,7 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
         container = ONEXContainer()
         stack.push_async_callback(container.aclose)
         container.register_value(Settings, settings)
-        stores = await _open_stores(spec, settings, container, stack)
+        stores = await _open_stores(spec, settings, container, registry, stack)
         node = load_node(spec.node, container, spec.version)
 
         def make_consumer(on_statistics: Any, on_error: Any, on_commit: Any) -> Any:
@@ -100,9 +104,10 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
             producer=producer,
             stores=stores,
             make_consumer=make_consumer,
-            registry=MetricsRegistry(),
+            registry=registry,
             log=log,
         )
+        _show_pools(container, worker)
         server = HealthServer(worker, host=settings.health_host, port=settings.health_port)
         await server.start()
         stack.push_async_callback(server.close)
@@ -118,22 +123,49 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
 
 
 async def _open_stores(
-    spec: WorkerSpec, settings: Settings, container: ONEXContainer, stack: AsyncExitStack
+    spec: WorkerSpec,
+    settings: Settings,
+    container: ONEXContainer,
+    registry: MetricsRegistry,
+    stack: AsyncExitStack,
 ) -> dict[str, EffectStore]:
     """Open what the contract's dependencies name; a server that is down makes the worker unready, not dead."""
     stores: dict[str, EffectStore] = {}
     if "postgres" in spec.dependencies:
         from omnibase_infra.shared.postgres.connection_pool import PostgresConnectionPool
         from omnibase_infra.shared.postgres.effect_store import PostgresEffectStore
+        from omnibase_infra.shared.postgres.metrics_export import MetricsQuerySink
+        from omnibase_infra.shared.postgres.query_metrics import QueryMetrics
+        from omnibase_infra.shared.postgres.statements import require_statements
+        from omnibase_infra.shared.registry.nodes import load_statements
 
-        pool = PostgresConnectionPool.from_settings(settings, application_name=spec.worker)
+        pool = PostgresConnectionPool.from_settings(
+            settings,
+            application_name=spec.worker,
+            query_metrics=QueryMetrics(sink=MetricsQuerySink(registry, spec.worker)),
+        )
         await pool.open()
         stack.push_async_callback(pool.close)
         container.register_value(PostgresConnectionPool, pool)
         store = PostgresEffectStore(pool, settings.realm.group(spec.worker, spec.major))
-        await _tolerating_outage(store.check_schema)
+
+        async def check() -> None:
+            await store.check_schema()
+            async with pool.acquire() as connection:
+                await require_statements(connection, load_statements(spec.node, spec.version))
+
+        await _tolerating_outage(check)
         stores["postgres"] = store
     return stores
+
+
+def _show_pools(container: ONEXContainer, worker: Worker) -> None:
+    """Let the pools' gauges be read at each scrape."""
+    if "postgres" in worker.spec.dependencies:
+        from omnibase_infra.shared.postgres.connection_pool import PostgresConnectionPool
+        from omnibase_infra.shared.postgres.metrics_export import show_pool
+
+        show_pool(container.get(PostgresConnectionPool), worker.instruments.dependencies["postgres"].pool)
 
 
 async def _tolerating_outage(check: Callable[[], Awaitable[None]]) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import re
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -100,6 +101,16 @@ def load_models(node: str, version: str | None = None) -> ModuleType:
         GenerationDriftError: it was generated for another runtime.
     """
     return import_module(f"{find_node(node, version).package}.models")
+
+
+def load_statements(node: str, version: str | None = None) -> tuple[Any, ...]:
+    """Return the node's SQL statements (`shared.postgres.statements.Statement`); none for a node without SQL.
+
+    Raises:
+        UnknownNodeError: no such node or version.
+    """
+    module = f"{find_node(node, version).package}.processors.statements"
+    return tuple(import_module(module).STATEMENTS) if find_spec(module) is not None else ()
 
 
 def load_node(node: str, container: ONEXContainer, version: str | None = None) -> WorkerNode:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -18,8 +18,8 @@ from omnibase_infra.shared.testing.fleet import Fleet, WorkerProcess, eventually
 
 
 @pytest.fixture
-async def worker(fleet: Fleet) -> AsyncIterator[WorkerProcess]:
-    yield await fleet.start_ready()
+async def worker(fleet: Fleet) -> WorkerProcess:
+    return await fleet.start_ready()
 
 
 def order_event(fleet: Fleet, **attributes: Any) -> envelopes.Envelope:

@@ -81,7 +81,7 @@ async def test_sigterm_under_load_ends_with_zero_within_the_grace_period_and_no_
     load = Load(fleet)
     worker = await fleet.start_ready()
     publishing = asyncio.create_task(load.publish(3_000, per_second=1_500))
-    await eventually(lambda: (asyncio.to_thread(fleet.collect_answers) and None) or fleet.answers, "the first answers")
+    await fleet.first_answers()
     began = time.monotonic()
     assert await asyncio.to_thread(worker.terminate) == 0
     assert time.monotonic() - began < 25
@@ -134,7 +134,7 @@ async def test_a_server_stopped_for_a_minute_under_load_costs_nothing_but_time(
         load = Load(fleet)
         worker = await fleet.start_ready()
         publishing = asyncio.create_task(load.publish(6_000, per_second=300))
-        await eventually(lambda: (asyncio.to_thread(fleet.collect_answers) and None) or fleet.answers, "answers")
+        await fleet.first_answers()
         await asyncio.to_thread(service.stop)
         stopped_at = time.monotonic()
         await eventually(lambda: worker.get("/readyz")[0] == 503, "readiness is false", 30)
