@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -107,7 +108,7 @@ class WorkerProcess:
         if address is None:
             return 0, None
         try:
-            with urllib.request.urlopen(address + path, timeout=5) as response:
+            with urllib.request.urlopen(address + path, timeout=5) as response:  # noqa: S310 - our own loopback
                 return response.status, json.load(response)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
@@ -140,6 +141,8 @@ class Fleet:
         self._processes: list[WorkerProcess] = []
         self.producer = ProducerPool(settings, client_id="test-fleet", log=_quiet)
         self._answers: Consumer | None = None
+        # A thread may still consume when a failed test closes the fleet; the client does not survive that.
+        self._reading = threading.Lock()
         self.answers: dict[str, list[Envelope]] = defaultdict(list)
 
     def provision(self, partitions: int | None = None) -> None:
@@ -205,14 +208,24 @@ class Fleet:
         await eventually(all_there, f"{len(wanted)} answers (have {len(self.answers)})", seconds)
         return self.answers
 
+    async def first_answers(self, count: int = 1) -> None:
+        """Wait until that many messages have answers."""
+
+        async def enough() -> bool:
+            await asyncio.to_thread(self.collect_answers)
+            return len(self.answers) >= count
+
+        await eventually(enough, f"{count} answers")
+
     def collect_answers(self) -> None:
         """Take the answers that have come since last time. Blocks for a moment when there are none."""
-        if self._answers is None:
-            self._answers = self._reader(self.spec.publish[0])
-        for message in self._answers.consume(2000, 0.1):
-            if message.error() is None:
-                answer = envelopes.decode(message.value(), None)
-                self.answers[answer.causationid or ""].append(answer)
+        with self._reading:
+            if self._answers is None:
+                self._answers = self._reader(self.spec.publish[0])
+            for message in self._answers.consume(2000, 0.1):
+                if message.error() is None:
+                    answer = envelopes.decode(message.value(), None)
+                    self.answers[answer.causationid or ""].append(answer)
 
     async def dead_letters(self, count: int, seconds: float = 30.0) -> list[Message]:
         """Wait for at least `count` dead letters and return all there are."""
@@ -251,6 +264,12 @@ class Fleet:
         consumer.assign([TopicPartition(name, number, 0) for number in numbers])
         return consumer
 
+    def _close_reader(self) -> None:
+        with self._reading:
+            if self._answers is not None:
+                self._answers.close()
+                self._answers = None
+
     def _environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("OMNIBASE_")}
         return kept | {
@@ -265,8 +284,7 @@ class Fleet:
     async def close(self) -> None:
         """Kill the workers and close the clients."""
         self.stop_all()
-        if self._answers is not None:
-            self._answers.close()
+        await asyncio.to_thread(self._close_reader)
         await self.producer.close()
 
 
