@@ -108,7 +108,8 @@ class _Planner:
     def _alteration(self, entry: TopicEntry, name: str, actual: TopicState) -> list[AlterConfig]:
         wanted: Mapping[str, str] = entry.config
         if actual.replication < self._catalogue.replication:
-            reason = f"has {actual.replication} copies of a partition, {self._catalogue.replication} are wanted"
+            copies = counted(actual.replication, "copy", "copies")
+            reason = f"has {copies} of a partition, {self._catalogue.replication} are wanted"
             self.refusals.append(Refusal(name, reason, "reassign its partitions with kafka-reassign-partitions.sh"))
             # More copies in sync than there are copies would stop every write.
             wanted = {key: value for key, value in wanted.items() if key != "min.insync.replicas"}
@@ -120,17 +121,34 @@ class _Planner:
         return [AlterConfig(name, changes)] if changes else []
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return `1 partition`, `3 partitions`."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
 def describe(action: Action) -> str:
     """Return an action as one line for people."""
     match action:
         case CreateTopic(topic, partitions, replication, config, _):
             settings = ", ".join(f"{key}={value}" for key, value in sorted(config.items()))
-            return f"create {topic}: {partitions} partitions, {replication} copies, {settings}"
+            counts = f"{counted(partitions, 'partition')}, {counted(replication, 'copy', 'copies')}"
+            return f"create {topic}: {counts}, {settings}"
         case AddPartitions(topic, before, after):
             return f"add partitions to {topic}: {before} → {after}"
         case AlterConfig(topic, changes):
             settings = ", ".join(f"{key} {change.before} → {change.after}" for key, change in sorted(changes.items()))
             return f"alter {topic}: {settings}"
         case CommitFirstOffsets(group, topic, offsets):
-            places = ", ".join(f"[{number}] {offset}" for number, offset in sorted(offsets.items()))
-            return f"commit first offsets of {group} on {topic}: {places}"
+            places = ", ".join(f"[{numbers}] at {offset}" for numbers, offset in _runs(offsets))
+            return f"commit first offsets of {group} on {topic}{places}"
+
+
+def _runs(offsets: Mapping[int, int]) -> list[tuple[str, int]]:
+    """Return neighbouring partitions with one offset as `0-5`, with that offset."""
+    runs: list[tuple[int, int, int]] = []
+    for number, offset in sorted(offsets.items()):
+        if runs and runs[-1][1:] == (number - 1, offset):
+            runs[-1] = (runs[-1][0], number, offset)
+        else:
+            runs.append((number, number, offset))
+    return [(f"{first}-{last}" if last > first else f"{first}", offset) for first, last, offset in runs]

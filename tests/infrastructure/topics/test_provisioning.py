@@ -308,7 +308,7 @@ def test_copies_that_are_missing_are_reported_and_writes_not_stopped(ready: InMe
     plan = plan_cluster(ready, catalogue_of(order_store(), replication=3), REALM)
 
     assert {refusal.subject for refusal in plan.refusals} == set(ready.topics("test-unit."))
-    assert "1 copies" in plan.refusals[0].reason
+    assert "1 copy of a partition" in plan.refusals[0].reason
     assert plan.actions == ()
 
 
@@ -478,10 +478,10 @@ def test_every_action_is_one_line_for_people(cluster: InMemoryCluster) -> None:
     lines = [describe(action) for action in plan_cluster(cluster, ONE, REALM).actions]
 
     assert lines[1] == (
-        f"create {REQUESTS}: 3 partitions, 1 copies, cleanup.policy=delete, max.message.bytes=1114112, "
+        f"create {REQUESTS}: 3 partitions, 1 copy, cleanup.policy=delete, max.message.bytes=1114112, "
         "min.insync.replicas=1, retention.ms=604800000"
     )
-    assert lines[4] == f"commit first offsets of {GROUP} on {CONTROL}: [0] 0, [1] 0, [2] 0"
+    assert lines[4] == f"commit first offsets of {GROUP} on {CONTROL}[0-2] at 0"
     assert describe(AddPartitions(RESULTS, 3, 5)) == f"add partitions to {RESULTS}: 3 → 5"
     assert not any("\n" in line for line in lines)
 
