@@ -15,7 +15,7 @@ import msgspec
 
 from omnibase_infra.shared.core import clock, ids
 from omnibase_infra.shared.core.errors import InvalidEnvelopeError
-from omnibase_infra.shared.core.headers import CONTENT_TYPE
+from omnibase_infra.shared.core.headers import CONTENT_TYPE, STRUCTURED_HEADERS
 from omnibase_infra.shared.core.limits import DecodeLimits
 
 SPECVERSION: Final = "1.0"
@@ -96,7 +96,8 @@ def decode(
         UndecodableError: not strict JSON within the limits.
         InvalidEnvelopeError: JSON, but not an envelope; the message says which attribute.
     """
-    if headers:
+    # Most records carry exactly the header that this project writes.
+    if headers and headers != STRUCTURED_HEADERS:
         binary = _binary_attributes(headers)
         if binary is not None:
             return _decode_binary(value, binary, limits)

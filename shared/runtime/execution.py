@@ -91,7 +91,7 @@ class Execution:
         store = self._store_of(lane)
         if store is None:
             return await self._run_plain(lane, records, None)
-        requests = [self._request(lane, record) for record in records]
+        requests = self._requests(lane, records)
         isolation = lane.handler.isolation([request for request in requests if not _is_failure(request)])
         async with store.session(isolation) as session:
             if lane.operation.guarantee == "at_least_once":
@@ -122,7 +122,7 @@ class Execution:
         return None
 
     async def _run_plain(self, lane: Lane, records: Sequence[Record], session: EffectSession | None) -> list[Settled]:
-        requests = [self._request(lane, record) for record in records]
+        requests = self._requests(lane, records)
         outcomes = await self._outcomes(lane, records, requests, session)
         return self._settled(lane, records, outcomes)
 
@@ -149,7 +149,7 @@ class Execution:
         self, lane: Lane, records: Sequence[Record], requests: Sequence[Any], session: EffectSession | None
     ) -> list[Any]:
         """Return an outcome per record: what was refused before running stays, the handler gives the others."""
-        runnable = [index for index, request in enumerate(requests) if not _is_failure(request)]
+        runnable = [index for index, request in enumerate(requests) if type(request) is not OperationFailed]
         outcomes = list(requests)
         if not runnable:
             return outcomes
@@ -163,20 +163,29 @@ class Execution:
             outcomes[index] = result
         return outcomes
 
-    def _request(self, lane: Lane, record: Record) -> Any:
-        """Return the request model, or the failure that a rejected command is answered with."""
-        try:
+    def _requests(self, lane: Lane, records: Sequence[Record]) -> list[Any]:
+        """Return the request model of each record, or the failure that a rejected command is answered with."""
+        decode = lane.handler.decode
+        requests: list[Any] = []
+        for record in records:
             envelope = record.envelope
-            if envelope.expirytime is not None:
-                _check_expiry(envelope.expirytime)
-            return lane.handler.decode(envelope.data)
-        except OperationRejectedError as error:
-            return OperationFailed.from_error(error)
+            try:
+                if envelope.expirytime is not None:
+                    _check_expiry(envelope.expirytime)
+                requests.append(decode(envelope.data))
+            except OperationRejectedError as error:
+                requests.append(OperationFailed.from_error(error))
+        return requests
 
     def _settled(self, lane: Lane, records: Sequence[Record], outcomes: Sequence[Any]) -> list[Settled]:
+        operation = lane.operation
+        if not operation.answer_topic:
+            return [
+                Settled(record, (), failed=type(outcome) is OperationFailed)
+                for record, outcome in zip(records, outcomes, strict=True)
+            ]
         now = clock.rfc3339(time.time())
         of = self._answers.of
-        operation = lane.operation
         return [
             Settled(record, of(record, operation, outcome, now), failed=type(outcome) is OperationFailed)
             for record, outcome in zip(records, outcomes, strict=True)

@@ -39,7 +39,9 @@ class Intake:
         self._realm_source = f"{_OWN_SOURCES}{realm}/"
         self._reply_topics = frozenset(spec.reply_topics)
         self._unknown = unknown
-        self._by_type = {(op.topic, op.event_type): lanes[op.name] for op in spec.operations}
+        self._by_topic: dict[str, dict[str, Lane]] = {topic: {} for topic in spec.subscribe}
+        for operation in spec.operations:
+            self._by_topic[operation.topic][operation.event_type] = lanes[operation.name]
         self._command_topics = {topic for topic in spec.subscribe if TopicName.parse(topic).kind == "cmd"}
 
     def admit(self, record: Record) -> None:
@@ -54,8 +56,9 @@ class Intake:
         envelope = envelopes.decode(record.value, record.headers, self._limits)
         record.envelope = envelope
         self._check_place(envelope)
-        lane = self._by_type.get((record.work.topic, envelope.type))
-        record.lane = lane if lane is not None else self._without_operation(record.work.topic, envelope)
+        topic = record.work.topic
+        lane = self._by_topic[topic].get(envelope.type)
+        record.lane = lane if lane is not None else self._without_operation(topic, envelope)
 
     def _check_place(self, envelope: Envelope) -> None:
         """Refuse what belongs to another realm or tenant, or wants its answer where none may go."""
@@ -78,10 +81,10 @@ class Intake:
             if topic in self._command_topics:
                 raise InvalidEnvelopeError(f"attribute 'type': {error}") from None
             raise Ignored from None
-        for operation_topic, operation_type in self._by_type:
+        for operation_type in self._by_topic[topic]:
             known = TopicName.parse(operation_type)
             same = (known.kind, known.producer, known.event) == (name.kind, name.producer, name.event)
-            if same and operation_topic == topic:
+            if same:
                 raise UnsupportedVersionError(
                     f"type {envelope.type!r} has major version {name.version}, this worker knows {known.version}"
                 )

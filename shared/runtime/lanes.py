@@ -66,7 +66,8 @@ class Lane:
     def push(self, record: Record) -> None:
         """Make a record runnable."""
         self._ready.append(record)
-        self._wake_one()
+        if self._waiting:
+            self._wake_one()
 
     def push_back(self, records: Iterable[Record]) -> None:
         """Make records runnable again, before all others; they are the first of their keys still."""
@@ -169,12 +170,16 @@ class Lanes:
         for record in records:
             if record.stage == GONE:
                 continue  # given up while its dead letter was being written; counted then
+            work = record.work
             if record.stage == RUNNING:
-                record.work.running -= 1
+                work.running -= 1
             record.stage = DONE
             count += 1
             size += record.size
-            self._release(record)
+            key = record.key
+            # Only a key that is ordered and in flight is in the table, so membership says it all.
+            if key is not None and key in work.busy and record.lane is not None:
+                self._release(work.busy, key, record.lane)
         self._on_left(count, size)
 
     def requeue(self, records: Iterable[Record]) -> None:
@@ -226,10 +231,9 @@ class Lanes:
         if count:
             self._on_left(count, size)
 
-    def _release(self, record: Record) -> None:
-        key = record.key
-        busy = record.work.busy
-        if key is None or record.lane is None or key not in busy or record.lane.operation.ordering == "none":
+    def _release(self, busy: dict[bytes, deque[Record] | None], key: bytes, lane: Lane) -> None:
+        """Let the next record of a key run."""
+        if lane.operation.ordering == "none":
             return
         waiting = busy[key]
         if not waiting:

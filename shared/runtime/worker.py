@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
@@ -245,11 +246,7 @@ class Worker:
             self._lanes.finish(ignored)
 
     def _count_consumed(self, records: list[Record]) -> None:
-        counts: dict[str, int] = {}
-        for record in records:
-            topic = record.work.topic
-            counts[topic] = counts.get(topic, 0) + 1
-        for topic, count in counts.items():
+        for topic, count in Counter([record.work.topic for record in records]).items():
             self.instruments.topics[topic].consumed.inc(count)
         self.instruments.in_flight_records.set(self._flow.records)
         self.instruments.in_flight_bytes.set(self._flow.bytes)
