@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import Awaitable, Callable
@@ -118,6 +119,7 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
         worker.watched_by(lambda: watchdog.blocked_seconds)
         await _check_topics(spec, settings)
         _stop_on_signals(worker.request_stop)
+        _tune_collector()
         await worker.run()
         log.info(LogEvent.WORKER_STOPPED)
 
@@ -206,6 +208,13 @@ def _client_log(log: Any) -> LogFunction:
         log.log(level, event, **fields)
 
     return write
+
+
+def _tune_collector() -> None:
+    """Collect seldom: records make no cycles, and scanning those in flight cost a fifth of a no-op worker's time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def _stop_on_signals(stop: Callable[[], None]) -> None:
