@@ -32,7 +32,7 @@ def definition_models(definitions: Mapping[str, Schema]) -> tuple[ModelPlan, ...
     """Return the models of JSON Schema definitions, and of the objects nested in them. Deterministic."""
     if not definitions:
         return ()
-    module = ast.parse(_generated_source(definitions))
+    module = _with_model_names(ast.parse(_generated_source(definitions)))
     # The root of the document itself is no model.
     return tuple(model for model in _models(module, definitions) if model.name != "OmnibaseDefinitions")
 
@@ -82,6 +82,19 @@ def _with_known_formats(schema: Any) -> Any:
     return result
 
 
+def _with_model_names(module: ast.Module) -> ast.Module:
+    """Rename the models of nested objects to `Model…`, as all models are called, unless that name is taken."""
+    classes = {node.name for node in module.body if isinstance(node, ast.ClassDef)}
+    nested = {name: f"Model{name}" for name in classes if not name.startswith(("Model", "Omnibase"))}
+    names = {name: model for name, model in nested.items() if model not in classes}
+    for node in ast.walk(module):
+        if isinstance(node, ast.ClassDef):
+            node.name = names.get(node.name, node.name)
+        elif isinstance(node, ast.Name):
+            node.id = names.get(node.id, node.id)
+    return module
+
+
 def _models(module: ast.Module, definitions: Mapping[str, Schema]) -> Iterator[ModelPlan]:
     for node in module.body:
         if isinstance(node, ast.ClassDef):
@@ -89,7 +102,9 @@ def _models(module: ast.Module, definitions: Mapping[str, Schema]) -> Iterator[M
             yield StructPlan(node.name, _description(schema, node.name), tuple(_fields(node, schema)))
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
             name = node.target.id
-            yield AliasPlan(name, _description(definitions.get(name, {}), name), ast.unparse(node.value))
+            yield AliasPlan(
+                name, _description(definitions.get(name, {}), name), _annotation(node.value, has_default=False)
+            )
 
 
 def _description(schema: Schema, name: str) -> str:
@@ -117,11 +132,11 @@ def _annotation(node: ast.expr, *, has_default: bool) -> str:
 class _WithoutNotes(ast.NodeTransformer):
     """Drops from `Meta(...)` what checks nothing, and `Annotated[...]` when nothing is left."""
 
-    def visit_Call(self, node: ast.Call) -> ast.AST:  # noqa: N802 - the visitor's naming
+    def visit_Call(self, node: ast.Call) -> ast.AST:
         node.keywords = [keyword for keyword in node.keywords if keyword.arg not in _NOTES]
         return self.generic_visit(node)
 
-    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:  # noqa: N802 - the visitor's naming
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
         self.generic_visit(node)
         match node:
             case ast.Subscript(ast.Name("Annotated"), ast.Tuple([inner, ast.Call(args=[], keywords=[])])):
