@@ -166,10 +166,13 @@ def load_settings(env_file: Path | None = None, **overrides: Any) -> Settings:
     except InvalidNameError as error:
         raise SettingsError(f"OMNIBASE_TENANT: {error.message}", hint=error.hint) from None
     except ValidationError as error:
-        lines = [
-            f"OMNIBASE_{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}" for item in error.errors()
-        ]
-        raise SettingsError("settings are incomplete or malformed:\n  " + "\n  ".join(lines)) from None
+        problems = error.errors()
+        lines = [f"OMNIBASE_{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}" for item in problems]
+        missing = any(item["type"] == "missing" for item in problems)
+        raise SettingsError(
+            "settings are incomplete or malformed:\n  " + "\n  ".join(lines),
+            hint="set what is missing, or run `omninode infra up`, which sets all of it" if missing else "",
+        ) from None
     return settings
 
 

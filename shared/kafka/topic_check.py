@@ -1,0 +1,80 @@
+"""Are the topics there? One metadata request, so that a worker or a command fails with one clear line at its start."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from omnibase_infra.shared.core.errors import DependencyUnavailableError, SettingsError, TopicMissingError
+from omnibase_infra.shared.core.settings import Settings, require_kafka
+from omnibase_infra.shared.kafka.client_log import ClientLog, LogFunction
+from omnibase_infra.shared.kafka.security import security_config
+
+TIMEOUT_SECONDS: Final = 10.0
+# After a failure, reasons are already queued in the client; this is only for the last of them.
+_REASON_SECONDS: Final = 0.1
+
+
+def missing_topics(
+    settings: Settings, topics: Collection[str], *, log: LogFunction, timeout_seconds: float = TIMEOUT_SECONDS
+) -> list[str]:
+    """Return those of the physical topics that the cluster does not have, or does not let us see; sorted.
+
+    Blocks for at most about `timeout_seconds`: call it in a thread where an event loop runs. Never creates a topic.
+
+    Raises:
+        SettingsError: no broker is set, or the settings do not fit together.
+        DependencyUnavailableError: no broker answered in time; says why.
+    """
+    reasons: list[str] = []
+    client_log = ClientLog(log, "topic-check")
+
+    def note(error: KafkaError) -> None:
+        client_log.error(error)
+        reasons.append(error.str())
+
+    config = {
+        "bootstrap.servers": require_kafka(settings),
+        "client.id": "topic-check",
+        "allow.auto.create.topics": False,
+        "enable.metrics.push": False,
+        "log.connection.close": False,
+        **security_config(settings),
+    }
+    try:
+        # A producer without work is the cheapest client that can ask.
+        client = Producer(config | {"logger": client_log, "error_cb": note})
+    except KafkaException as error:
+        raise SettingsError(f"the Kafka client refuses the settings: {error}") from error
+    try:
+        # Of all topics: asking for one by name would have some brokers create it.
+        metadata = client.list_topics(timeout=timeout_seconds)
+    except KafkaException as error:
+        client.poll(_REASON_SECONDS)
+        reason = reasons[0] if reasons else error.args[0].str()
+        raise DependencyUnavailableError(
+            f"no Kafka broker at {settings.kafka_bootstrap_servers} answered within {timeout_seconds:g} s: {reason}",
+            dependency="kafka",
+            hint="check OMNIBASE_KAFKA_BOOTSTRAP_SERVERS and the security settings, or run `omninode infra status`",
+        ) from error
+    found = {name for name, topic in metadata.topics.items() if topic.error is None}
+    return sorted(set(topics) - found)
+
+
+def require_topics(
+    settings: Settings, topics: Collection[str], *, log: LogFunction, timeout_seconds: float = TIMEOUT_SECONDS
+) -> None:
+    """Make sure that all physical topics are there. Blocks as `missing_topics` does.
+
+    Raises:
+        TopicMissingError: one line that names every missing topic.
+        SettingsError, DependencyUnavailableError: see `missing_topics`.
+    """
+    if missing := missing_topics(settings, topics, log=log, timeout_seconds=timeout_seconds):
+        raise TopicMissingError(
+            f"{len(missing)} of {len(topics)} topics do not exist on {settings.kafka_bootstrap_servers}, "
+            f"or are not visible to this client: {', '.join(missing)}",
+            hint="run `omninode topics apply`",
+        )
