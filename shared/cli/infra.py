@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -14,15 +13,13 @@ from urllib.parse import urlsplit, urlunsplit
 
 import typer
 
-from omnibase_infra.shared.core.errors import ConfigurationError, OmnibaseError
+from omnibase_infra.shared.cli import exit_codes
+from omnibase_infra.shared.cli.console import note, reported_errors
 from omnibase_infra.shared.core.settings import ENV_FILE, state_directory
 
 if TYPE_CHECKING:
     from omnibase_infra.shared.local_services import ServiceStatus
 
-EXIT_FAILED = 1
-EXIT_CONFIGURATION = 2
-EXIT_UNHEALTHY = 3
 MASK = "********"
 
 app = typer.Typer(
@@ -35,6 +32,9 @@ app = typer.Typer(
         "Exit codes: 0 done, 1 a service failed, 2 wrong usage or settings, 3 `status`: not all services are healthy."
     ),
     no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_show_locals=False,
 )
 
 Only = Annotated[
@@ -64,7 +64,7 @@ def up(only: Only = None, as_json: AsJson = False) -> None:
     from omnibase_infra.shared.local_services import status as ask_status
     from omnibase_infra.shared.local_services import up as start
 
-    with _reported_errors():
+    with reported_errors():
         wanted = _split(only)
         with show_progress() as progress:
             start(only=wanted, progress=progress)
@@ -75,7 +75,7 @@ def up(only: Only = None, as_json: AsJson = False) -> None:
         _print_table(statuses)
         typer.echo(f'\nAddresses are in {_env_file()}; for a shell: eval "$(omninode infra env --format shell)"')
     if not all(item.healthy for item in statuses):
-        raise typer.Exit(EXIT_UNHEALTHY)
+        raise typer.Exit(exit_codes.UNHEALTHY)
 
 
 @app.command()
@@ -92,7 +92,7 @@ def down(
     from omnibase_infra.shared.cli.infra_progress import show_progress
     from omnibase_infra.shared.local_services import down as stop
 
-    with _reported_errors():
+    with reported_errors():
         with show_progress() as progress:
             stopped = stop(only=_split(only), delete_data=delete_data, progress=progress)
         typer.echo(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
@@ -108,14 +108,14 @@ def status(as_json: AsJson = False) -> None:
     """
     from omnibase_infra.shared.local_services import status as ask_status
 
-    with _reported_errors():
+    with reported_errors():
         statuses = ask_status()
     if as_json:
         _print_json([_plain(item) for item in statuses])
     else:
         _print_table(statuses)
     if not all(item.healthy for item in statuses):
-        raise typer.Exit(EXIT_UNHEALTHY)
+        raise typer.Exit(exit_codes.UNHEALTHY)
 
 
 @app.command()
@@ -131,7 +131,7 @@ def logs(
     from omnibase_infra.shared.local_services import follow_log, log_path
     from omnibase_infra.shared.local_services import logs as last_lines
 
-    with _reported_errors():
+    with reported_errors():
         path = log_path(None, service)
         if not follow:
             for line in last_lines(None, service, lines=lines):
@@ -160,11 +160,12 @@ def env(
     """
     from omnibase_infra.shared.local_services import env as read_variables
 
-    with _reported_errors():
+    with reported_errors():
         variables = read_variables()
     if not any(name != "OMNIBASE_ENV" for name in variables):
-        typer.echo("error: nothing runs here; start it by `omninode infra up`", err=True)
-        raise typer.Exit(EXIT_FAILED)
+        note("error: nothing runs here")
+        note("hint: run `omninode infra up`")
+        raise typer.Exit(exit_codes.FAILED)
     if output_format is EnvFormat.SHELL:
         for name, value in variables.items():
             typer.echo(f"export {name}={shlex.quote(value)}")
@@ -175,16 +176,6 @@ def env(
         return
     for name, value in shown.items():
         typer.echo(f"{name}={value}")
-
-
-@contextmanager
-def _reported_errors() -> Iterator[None]:
-    """Print an error of ours on stderr and leave with its exit code."""
-    try:
-        yield
-    except OmnibaseError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(EXIT_CONFIGURATION if isinstance(error, ConfigurationError) else EXIT_FAILED) from error
 
 
 def _split(only: Sequence[str] | None) -> list[str] | None:

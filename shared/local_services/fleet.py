@@ -31,7 +31,10 @@ ENV_HEADER = "# Written by `omninode infra up`. Holds a password.\n"
 
 
 def local_services(state_dir: Path | None = None) -> list[LocalService]:
-    """Return the services that belong to a state folder, running or not, in the order they are started."""
+    """Return the services that belong to a state folder, running or not, in the order they are started.
+
+    The one place that knows which class runs a service: further services, or the same ones in containers, go here.
+    """
     folder = _folder(state_dir)
     return [KafkaService(folder / "kafka"), PostgresService(folder / "postgres")]
 
@@ -120,11 +123,19 @@ def status(state_dir: Path | None = None) -> list[ServiceStatus]:
     """Ask every service, local or given by the environment, how it is. Takes no lock and changes nothing."""
     external = external_services()
     found = [
-        external[service.name].status() if service.name in external else service.status()
+        external[service.name].status() if service.name in external else _status_of(service)
         for service in local_services(state_dir)
     ]
     known = {item.name for item in found}
     return found + [item.status() for name, item in external.items() if name not in known]
+
+
+def _status_of(service: LocalService) -> ServiceStatus:
+    # One that cannot even be asked, as its files are damaged or another user's, must not hide the others.
+    try:
+        return service.status()
+    except (LocalServiceError, OSError) as error:
+        return ServiceStatus(service.name, "unhealthy", detail=str(error), log_path=service.log_path)
 
 
 def log_path(state_dir: Path | None, service: str) -> Path:
@@ -143,12 +154,20 @@ def logs(state_dir: Path | None, service: str, *, lines: int = 50) -> list[str]:
     Raises:
         LocalServiceError: there is no such service.
     """
-    return tail(log_path(state_dir, service), lines)
+    with _named_errors(_folder(state_dir)):
+        return tail(log_path(state_dir, service), lines)
 
 
 def env(state_dir: Path | None = None) -> dict[str, str]:
-    """Return the variables that reach the services: what `up` wrote, and what the environment gives instead."""
-    written = read_env_file(_folder(state_dir) / ENV_FILE)
+    """Return the variables that reach the services: what `up` wrote, and what the environment gives instead.
+
+    Raises:
+        LocalServiceError: the file cannot be read.
+        SettingsError: the file is damaged.
+    """
+    folder = _folder(state_dir)
+    with _named_errors(folder):
+        written = read_env_file(folder / ENV_FILE)
     return {**written, **environment_values(["OMNIBASE_ENV", *VARIABLES.values()])}
 
 
@@ -172,11 +191,16 @@ def _write_env(folder: Path, services: Iterable[LocalService]) -> None:
 
 @contextmanager
 def _locked(folder: Path, timeout: float, progress: ProgressCallback) -> Iterator[None]:
-    with file_lock(folder / "lock", timeout=timeout, on_wait=waiting_for("infra", progress)):
-        try:
-            yield
-        except OSError as error:  # no space, no permission, ...: its text names the file
-            raise LocalServiceError(f"local services in {folder}: {error}") from error
+    with file_lock(folder / "lock", timeout=timeout, on_wait=waiting_for("infra", progress)), _named_errors(folder):
+        yield
+
+
+@contextmanager
+def _named_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # no space, no permission, ...: its text names the file
+        raise LocalServiceError(f"local services in {folder}: {error}") from error
 
 
 def _ignore_in_git(folder: Path) -> None:

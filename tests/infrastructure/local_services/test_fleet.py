@@ -149,6 +149,22 @@ def test_a_full_disk_is_reported_as_ours(services: Services, folder: Path) -> No
         fleet.up(folder)
 
 
+def test_a_service_that_cannot_be_asked_does_not_hide_the_others(
+    services: Services, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet.up(folder)
+
+    def refuse() -> ServiceStatus:
+        raise PermissionError(13, "Permission denied", "cluster.json")
+
+    monkeypatch.setattr(services["kafka"], "status", refuse)
+
+    kafka, postgres = fleet.status(folder)
+
+    assert (kafka.state, postgres.state) == ("unhealthy", "running")
+    assert "cluster.json" in kafka.detail
+
+
 def test_down_stops_in_reverse_order_and_takes_the_variables_away(services: Services, folder: Path) -> None:
     fleet.up(folder)
 
