@@ -132,9 +132,9 @@ def derive(declarations: Iterable[Declaration], replication: int = 1) -> Catalog
         for topic in item.subscribe:
             retry = builder.retry_entry(item, entries[topic])
             entries[retry.topic] = retry
-    for worker in sorted({item.worker for item in fleet}):
-        read = [entries[topic] for item in fleet if item.worker == worker for topic in item.subscribe]
-        dead_letters = builder.dead_letter_entry(worker, read)
+    for group in sorted({Reader(item.worker, item.major) for item in fleet}):
+        versions = [item for item in fleet if Reader(item.worker, item.major) == group]
+        dead_letters = builder.dead_letter_entry(group, [entries[name] for item in versions for name in item.subscribe])
         entries[dead_letters.topic] = dead_letters
     return Catalogue(tuple(entries[topic] for topic in sorted(entries)), replication)
 
@@ -185,18 +185,18 @@ class _Builder:
             writers=(item.worker,),
         )
 
-    def dead_letter_entry(self, worker: str, sources: Sequence[TopicEntry]) -> TopicEntry:
-        """Return the entry of a worker's one dead-letter topic."""
-        topic = dead_letter_topic(worker)
+    def dead_letter_entry(self, group: Reader, sources: Sequence[TopicEntry]) -> TopicEntry:
+        """Return the entry of the one dead-letter topic of a worker's major version."""
+        topic = dead_letter_topic(group.worker, group.major)
         limit = max((int(source.config["max.message.bytes"]) for source in sources), default=0)
         return TopicEntry(
             topic=topic,
-            owner=worker,
+            owner=group.worker,
             external=False,
             keyed=False,
             partitions=DEAD_LETTER_PARTITIONS,
             config=self._config(topic, RETENTION["dlq"], limit + HEADROOM_BYTES),
-            writers=(worker,),
+            writers=(group.worker,),
         )
 
     def _config(self, topic: TopicName, retention: float | None, max_message_bytes: int) -> dict[str, str]:

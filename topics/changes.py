@@ -16,13 +16,13 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class CreateTopic(msgspec.Struct, frozen=True, tag="create-topic", tag_field="action"):
-    """A topic of the catalogue does not exist. `source` is the topic that a retry topic belongs to."""
+    """A topic of the catalogue does not exist. `after` are topics that must have been prepared before it is created."""
 
     topic: str
     partitions: int
     replication: int
     config: Mapping[str, str]
-    source: str = ""
+    after: tuple[str, ...] = ()
 
 
 class AddPartitions(msgspec.Struct, frozen=True, tag="add-partitions", tag_field="action"):

@@ -2,7 +2,8 @@
 
 A missing commit of a known group means that offsets expired or were deleted; committing one silently would skip or
 repeat records, so it is refused and left to `omninode offsets reset`. What is known is read from the cluster itself: a
-retry topic is created after the first offsets of its source, so where it exists its subscription had been prepared.
+retry topic is created after the first offsets on its source, and a group's dead-letter topic after all of its first
+offsets. Where both exist, the group's subscription had been prepared.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from omnibase_infra.shared.core.naming import Realm, retry_topic
+from omnibase_infra.shared.core.naming import Realm, dead_letter_topic, retry_topic
 from omnibase_infra.topics.catalogue import Catalogue, Reader, TopicEntry
 from omnibase_infra.topics.changes import CommitFirstOffsets, Refusal
 from omnibase_infra.topics.cluster import ClusterState, GroupState, Partition, Watermarks
@@ -35,9 +36,8 @@ def first_offsets(
     refusals: list[Refusal] = []
     unprepared: set[str] = set()
     for reader, entries in catalogue.readers().items():
-        subject = _Group(reader, entries, state, realm)
-        # What was prepared for another major version goes first: if this ends in between, the rest still shows as new.
-        for entry in sorted(entries, key=lambda item: not subject.is_prepared(item)):
+        subject = _Group(reader, state, realm)
+        for entry in entries:
             count = partitions.get(entry.topic.physical(realm), 0)
             offsets, missing = subject.offsets(entry, count)
             if offsets and not subject.state.members:
@@ -54,7 +54,6 @@ class _Group(msgspec.Struct, frozen=True):
     """One consumer group and what is known about it."""
 
     reader: Reader
-    entries: tuple[TopicEntry, ...]
     cluster: ClusterState
     realm: Realm
 
@@ -97,14 +96,10 @@ class _Group(msgspec.Struct, frozen=True):
                 yield partition
 
     def _is_new(self, entry: TopicEntry) -> bool:
-        """Return whether the group never existed, or its subscription to the topic is new."""
-        never_existed = not self.state.committed and not all(map(self.is_prepared, self.entries))
-        return never_existed or not self.is_prepared(entry)
-
-    def is_prepared(self, entry: TopicEntry) -> bool:
-        """Return whether the retry topic that belongs to the subscription exists."""
-        source = entry.source or entry.topic
-        return retry_topic(self.reader.worker, source).physical(self.realm) in self.cluster.partitions
+        """Return whether the group, or its subscription to the topic, was never prepared."""
+        retry = retry_topic(self.reader.worker, entry.source or entry.topic)
+        dead_letters = dead_letter_topic(self.reader.worker, self.reader.major)
+        return not all(topic.physical(self.realm) in self.cluster.partitions for topic in (retry, dead_letters))
 
     def _starts_late(self, entry: TopicEntry) -> bool:
         return self.reader in entry.late_readers

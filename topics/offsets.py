@@ -91,8 +91,10 @@ def parse_target(text: str) -> Target:
     Raises:
         ConfigurationError: it is none of these.
     """
-    if text == "earliest" or text == "latest":  # noqa: PLR1714 - narrows the type
-        return text
+    if text == "earliest":
+        return "earliest"
+    if text == "latest":
+        return "latest"
     if text.isascii() and text.isdigit() and len(text) <= len(str(2**63)):
         return int(text)
     try:

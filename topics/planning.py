@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from omnibase_infra.shared.core.naming import Realm
-from omnibase_infra.topics.catalogue import Catalogue, TopicEntry
+from omnibase_infra.topics.catalogue import Catalogue, Reader, TopicEntry
 from omnibase_infra.topics.changes import (
     Action,
     AddPartitions,
@@ -23,9 +23,9 @@ from omnibase_infra.topics.first_offsets import first_offsets
 def plan(catalogue: Catalogue, state: ClusterState, realm: Realm, *, allow_repartition: bool = False) -> Plan:
     """Return what brings a cluster to the catalogue.
 
-    Order matters: topics, then the first offsets on them, then retry topics and theirs. A retry topic so says that its
-    source was prepared, and an apply that dies in between is finished by the next one. For the same reason no retry
-    topic is created while the first offsets on its source cannot be committed.
+    Order matters: topics, the first offsets on them, then retry topics and theirs, then dead-letter topics. A retry
+    topic so says that a subscription was prepared, and a dead-letter topic that a group was; an apply that dies in
+    between is finished by the next one. For the same reason neither is created while what it stands for cannot be done.
 
     Args:
         catalogue: the topics that there should be.
@@ -34,25 +34,31 @@ def plan(catalogue: Catalogue, state: ClusterState, realm: Realm, *, allow_repar
         allow_repartition: also grow topics whose readers rely on order by key; their keys then move.
     """
     planner = _Planner(catalogue, state, realm, allow_repartition)
-    sources = [entry for entry in catalogue.entries if entry.source is None]
-    retries = [entry for entry in catalogue.entries if entry.source is not None]
-    topics = [action for entry in sources for action in planner.topic(entry)]
-    derived = [action for entry in retries for action in planner.topic(entry)]
+    sources = [entry for entry in catalogue.entries if entry.kind not in ("retry", "dlq")]
+    retries = [entry for entry in catalogue.entries if entry.kind == "retry"]
+    dead_letters = [entry for entry in catalogue.entries if entry.kind == "dlq"]
+    # Sources come first: retry topics take their partition counts from them.
+    steps = [[action for entry in part for action in planner.topic(entry)] for part in (sources, retries, dead_letters)]
     commits, lost, unprepared = first_offsets(catalogue, state, realm, planner.partitions)
-    derived = [action for action in derived if not (isinstance(action, CreateTopic) and action.source in unprepared)]
-    created = {action.topic for action in (*topics, *derived) if isinstance(action, CreateTopic)}
+    steps = [[action for action in part if not _waits_for(action, unprepared)] for part in steps]
+    created = {action.topic for part in steps for action in part if isinstance(action, CreateTopic)}
     commits = [commit for commit in commits if commit.topic in created or commit.topic in state.topics]
     of_retries = {entry.topic.physical(realm) for entry in retries}
     actions: list[Action] = [
-        *topics,
+        *steps[0],
         *(commit for commit in commits if commit.topic not in of_retries),
-        *derived,
+        *steps[1],
         *(commit for commit in commits if commit.topic in of_retries),
+        *steps[2],
     ]
     touched = {action.topic for action in actions} | {refusal.subject for refusal in planner.refusals}
     names = [entry.topic.physical(realm) for entry in catalogue.entries]
     unchanged = tuple(name for name in names if name not in touched)
     return Plan(tuple(actions), (*planner.refusals, *lost), unchanged)
+
+
+def _waits_for(action: Action, unprepared: Collection[str]) -> bool:
+    return isinstance(action, CreateTopic) and any(topic in unprepared for topic in action.after)
 
 
 class _Planner:
@@ -78,12 +84,20 @@ class _Planner:
         actual = self._state.topics.get(name)
         if actual is None:
             self.partitions[name] = wanted
-            source = "" if entry.source is None else entry.source.physical(self._realm)
-            return [CreateTopic(name, wanted, self._catalogue.replication, entry.config, source)]
+            return [CreateTopic(name, wanted, self._catalogue.replication, entry.config, self._before(entry))]
         self.partitions[name] = actual.partitions
         if entry.external:
             return []
         return [*self._growth(entry, name, actual, wanted), *self._alteration(entry, name, actual)]
+
+    def _before(self, entry: TopicEntry) -> tuple[str, ...]:
+        """Return the topics that must be prepared before this one is created."""
+        if entry.source is not None:
+            return (entry.source.physical(self._realm),)
+        if entry.kind != "dlq":
+            return ()
+        group = Reader(entry.owner, entry.topic.version)
+        return tuple(item.topic.physical(self._realm) for item in self._catalogue.readers().get(group, ()))
 
     def _wanted(self, entry: TopicEntry) -> int:
         """A retry topic has the partitions its source really has, so that records keep their partition numbers."""

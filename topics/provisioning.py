@@ -165,7 +165,7 @@ def apply(admin: TopicAdmin, planned: Plan, progress: Callable[[Action, Outcome]
 
 def _attempt(admin: TopicAdmin, action: Action, broken: Collection[str]) -> Outcome:
     """Do one action; `broken` are topics on which something failed before."""
-    needed = [action.topic] if not isinstance(action, CreateTopic) else [action.source]
+    needed = action.after if isinstance(action, CreateTopic) else (action.topic,)
     if base := next((topic for topic in needed if topic in broken), None):
         raise ClusterRefusedError(f"not tried, since something failed on {base} before")
     return "done" if _do(admin, action) else "already"

@@ -241,8 +241,8 @@ class Contract(msgspec.Struct, frozen=True):
 
     @property
     def dead_letter_topic(self) -> TopicName:
-        """Return the worker's one dead-letter topic."""
-        return dead_letter_topic(self.worker)
+        """Return the one dead-letter topic of this major version."""
+        return dead_letter_topic(self.worker, self.version.major)
 
     def retry_topic(self, source: TopicName) -> TopicName:
         """Return the retry topic that belongs to a subscribed topic."""

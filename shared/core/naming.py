@@ -197,9 +197,9 @@ def operation_type(kind: TopicKind, worker: str, operation: str, suffix: str = "
     return TopicName(kind, worker, f"{event}-{suffix}" if suffix else event, version)
 
 
-def dead_letter_topic(worker: str, version: int = 1) -> TopicName:
-    """Return the one dead-letter topic of a worker."""
-    return TopicName("dlq", worker, "dead-letters", version)
+def dead_letter_topic(worker: str, major: int) -> TopicName:
+    """Return the one dead-letter topic of a worker's major version."""
+    return TopicName("dlq", worker, "dead-letters", major)
 
 
 def retry_topic(worker: str, source: TopicName) -> TopicName:

@@ -133,8 +133,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def dead_letter_topic(self) -> TopicName:
-        """Return the worker's one dead-letter topic."""
-        return dead_letter_topic(self.worker)
+        """Return the one dead-letter topic of this major version: its own consumer group gave these records up."""
+        return dead_letter_topic(self.worker, self.major)
 
     @property
     def retry_topics(self) -> dict[TopicName, TopicName]:

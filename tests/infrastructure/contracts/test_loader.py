@@ -83,7 +83,7 @@ def test_a_minimal_contract_gets_its_defaults(tmp_path: Path) -> None:
     assert (operation.concurrency, operation.timeout, operation.ordering) == (16, 10.0, "key")
     assert (operation.batch, operation.needs, operation.answer) == (None, (), True)
     assert str(contract.answer_topic) == "onex.evt.ping.results.v1"
-    assert str(contract.dead_letter_topic) == "onex.dlq.ping.dead-letters.v1"
+    assert str(contract.dead_letter_topic) == "onex.dlq.ping.dead-letters.v3"
 
 
 def test_a_full_contract_is_read_as_written(order_store: ContractFolder) -> None:

@@ -174,7 +174,7 @@ def test_retry_and_dead_letter_topics_follow_the_wire_page() -> None:
     source = TopicName.parse("onex.cmd.order-store.requests.v2")
 
     assert str(retry_topic("order-store", source)) == "onex.retry.order-store.requests.v2"
-    assert str(dead_letter_topic("order-store")) == "onex.dlq.order-store.dead-letters.v1"
+    assert str(dead_letter_topic("order-store", 3)) == "onex.dlq.order-store.dead-letters.v3"
 
 
 def test_sources_that_share_an_event_name_have_retry_topics_of_their_own() -> None:

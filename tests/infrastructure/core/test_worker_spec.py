@@ -39,7 +39,7 @@ def test_each_source_has_a_retry_topic_and_the_worker_one_dead_letter_topic() ->
         TopicName.parse("onex.cmd.order-store.requests.v1"): TopicName.parse("onex.retry.order-store.requests.v1"),
         TopicName.parse("onex.evt.shop.orders.v1"): TopicName.parse("onex.retry.order-store.evt-shop-orders.v1"),
     }
-    assert str(spec.dead_letter_topic) == "onex.dlq.order-store.dead-letters.v1"
+    assert str(spec.dead_letter_topic) == "onex.dlq.order-store.dead-letters.v2"
 
 
 def test_a_worker_may_write_what_it_publishes_its_reply_topics_and_its_own_retries_and_dead_letters() -> None:
@@ -48,7 +48,7 @@ def test_a_worker_may_write_what_it_publishes_its_reply_topics_and_its_own_retri
         "onex.evt.billing.answers.v1",
         "onex.retry.order-store.requests.v1",
         "onex.retry.order-store.evt-shop-orders.v1",
-        "onex.dlq.order-store.dead-letters.v1",
+        "onex.dlq.order-store.dead-letters.v2",
     }
 
 

@@ -89,7 +89,6 @@ def test_an_empty_cluster_gets_every_topic_then_offsets_then_retry_topics_and_th
     assert [(type(action), action.topic) for action in plan.actions] == [
         (CreateTopic, CONTROL),
         (CreateTopic, REQUESTS),
-        (CreateTopic, DEAD_LETTERS),
         (CreateTopic, RESULTS),
         (CommitFirstOffsets, CONTROL),
         (CommitFirstOffsets, REQUESTS),
@@ -97,6 +96,7 @@ def test_an_empty_cluster_gets_every_topic_then_offsets_then_retry_topics_and_th
         (CreateTopic, RETRY_REQUESTS),
         (CommitFirstOffsets, RETRY_CONTROL),
         (CommitFirstOffsets, RETRY_REQUESTS),
+        (CreateTopic, DEAD_LETTERS),
     ]
     assert (plan.refusals, plan.unchanged) == ((), ())
     assert cluster.calls == []
@@ -326,7 +326,7 @@ def test_an_apply_that_dies_anywhere_is_finished_by_the_next(cluster: InMemoryCl
 
 def test_an_apply_that_dies_after_commands_came_in_still_begins_at_the_first(cluster: InMemoryCluster) -> None:
     planned = plan_cluster(cluster, ONE, REALM)
-    apply(cluster, Plan(planned.actions[:4]))
+    apply(cluster, Plan(planned.actions[:3]))
     cluster.write(REQUESTS, 1, 3)
 
     assert provision(cluster, ONE, REALM).is_complete
@@ -374,10 +374,16 @@ def test_what_the_cluster_refuses_is_reported_beside_what_was_done() -> None:
 
     report = provision(cluster, ONE, REALM)
 
-    assert [failure.action.topic for failure in report.failed] == [REQUESTS, REQUESTS, RETRY_REQUESTS, RETRY_REQUESTS]
+    assert [failure.action.topic for failure in report.failed] == [
+        REQUESTS,
+        REQUESTS,
+        RETRY_REQUESTS,
+        RETRY_REQUESTS,
+        DEAD_LETTERS,
+    ]
     assert report.failed[0].reason == "a policy of the cluster forbids it"
     assert "not tried" in report.failed[1].reason
-    assert {action.topic for action in report.done} == {CONTROL, DEAD_LETTERS, RESULTS, RETRY_CONTROL}
+    assert {action.topic for action in report.done} == {CONTROL, RESULTS, RETRY_CONTROL}
     assert not report.is_complete
 
     cluster.failures.clear()
@@ -408,7 +414,7 @@ def test_refused_first_offsets_keep_the_retry_topic_back() -> None:
 
 
 def test_a_cluster_that_goes_away_stops_the_apply_and_says_what_is_left() -> None:
-    cluster = FailingCluster({f"create {DEAD_LETTERS}": DependencyUnavailableError("gone", dependency="kafka")})
+    cluster = FailingCluster({f"create {RESULTS}": DependencyUnavailableError("gone", dependency="kafka")})
     seen: list[tuple[str, str]] = []
 
     planned = plan_cluster(cluster, ONE, REALM)
@@ -481,7 +487,7 @@ def test_every_action_is_one_line_for_people(cluster: InMemoryCluster) -> None:
         f"create {REQUESTS}: 3 partitions, 1 copy, cleanup.policy=delete, max.message.bytes=1114112, "
         "min.insync.replicas=1, retention.ms=604800000"
     )
-    assert lines[4] == f"commit first offsets of {GROUP} on {CONTROL}[0-2] at 0"
+    assert lines[3] == f"commit first offsets of {GROUP} on {CONTROL}[0-2] at 0"
     assert describe(AddPartitions(RESULTS, 3, 5)) == f"add partitions to {RESULTS}: 3 → 5"
     assert not any("\n" in line for line in lines)
 
