@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from omnibase_infra import workers
+import omnibase_infra
 
 WORK_FOLDER: Final = ".generation"
 WORKERS_PACKAGE: Final = "omnibase_infra.workers"
@@ -48,7 +48,7 @@ def target_of(node: Path, tests: Path | None = None) -> Target:
         tests: another folder for the tests.
     """
     folder = node.resolve()
-    root = Path(str(workers.__file__)).resolve().parent
+    root = (Path(str(omnibase_infra.__file__)).parent / "workers").resolve()
     name = f"{folder.parent.name}.{folder.name}"
     if folder.parent.parent == root:
         mirrored = root.parent / "tests" / "nodes" / folder.parent.name / folder.name
