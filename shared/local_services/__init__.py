@@ -10,6 +10,7 @@ from omnibase_infra.shared.local_services.kafka_service import KafkaService
 from omnibase_infra.shared.local_services.log_reader import follow_log
 from omnibase_infra.shared.local_services.postgres_service import PostgresService
 from omnibase_infra.shared.local_services.service import LocalService, Progress, ProgressCallback, ServiceStatus
+from omnibase_infra.shared.local_services.temporary_services import temporary_services
 
 __all__ = [
     "KafkaService",
@@ -25,5 +26,6 @@ __all__ = [
     "log_path",
     "logs",
     "status",
+    "temporary_services",
     "up",
 ]

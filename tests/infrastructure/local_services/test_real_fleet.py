@@ -15,9 +15,17 @@ from typer.testing import CliRunner, Result
 
 from omnibase_infra.shared.cli.infra import app
 from omnibase_infra.shared.core.settings import load_settings
-from omnibase_infra.shared.local_services import down, local_services, process_identity, status, up
+from omnibase_infra.shared.local_services import down, local_services, process_identity, status, temporary_services, up
 
 UP = "import sys; from pathlib import Path; from omnibase_infra.shared.local_services import up; up(Path(sys.argv[1]))"
+TEMPORARY = """
+import sys, time
+from pathlib import Path
+from omnibase_infra.shared.local_services import temporary_services
+with temporary_services(Path(sys.argv[1]), only=["postgres"]):
+    print("up", flush=True)
+    time.sleep(60)
+"""
 
 
 def states(state_dir: Path) -> dict[str, str]:
@@ -26,6 +34,10 @@ def states(state_dir: Path) -> dict[str, str]:
 
 def pid_files(state_dir: Path) -> list[Path]:
     return [file for file in sorted(state_dir.rglob("*.pid")) if file.name != "postmaster.pid"]
+
+
+def markers_of(state_dir: Path) -> list[str]:
+    return [json.loads(file.read_text())["marker"] for file in pid_files(state_dir)]
 
 
 def pids(state_dir: Path) -> list[int]:
@@ -56,7 +68,7 @@ def test_two_checkouts_side_by_side_and_a_crash_of_everything_in_one(state_dir: 
     assert up(state_dir) == first
     assert states(state_dir) == {"kafka": "running", "postgres": "running"}
 
-    markers = [json.loads(file.read_text())["marker"] for file in pid_files(state_dir)]
+    markers = markers_of(state_dir)
     assert down(state_dir, delete_data=True) == ["postgres", "kafka"]
     assert [process_identity.find(marker) for marker in markers] == [None, None]
     assert sorted(path.name for path in state_dir.iterdir()) == [".gitignore", "lock"]
@@ -104,6 +116,30 @@ def test_an_address_in_the_environment_wins_and_is_asked_for_its_health(
     down(other_state_dir)
     monkeypatch.setattr("omnibase_infra.shared.local_services.dependency_checks.CHECK_TIMEOUT_SECONDS", 1.0)
     assert states(state_dir) == {"kafka": "unhealthy", "postgres": "unhealthy"}
+
+
+def test_temporary_servers_are_gone_after_the_block(state_dir: Path) -> None:
+    with temporary_services(state_dir, only=["postgres"]) as variables:
+        assert "OMNIBASE_POSTGRES_DSN" in variables
+        (marker,) = markers_of(state_dir)
+
+    assert process_identity.find(marker) is None
+    assert not (state_dir / "postgres").exists()
+
+
+def test_temporary_servers_are_gone_after_their_user_was_killed(state_dir: Path) -> None:
+    command = [sys.executable, "-c", TEMPORARY, str(state_dir)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as user:
+        assert user.stdout is not None
+        assert user.stdout.readline() == "up\n"
+        (marker,) = markers_of(state_dir)
+        user.kill()
+
+    deadline = time.monotonic() + 60
+    while (state_dir / "postgres").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not (state_dir / "postgres").exists()
+    assert process_identity.find(marker) is None
 
 
 class TestCommands:
