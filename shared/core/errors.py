@@ -22,6 +22,7 @@
     ├── DependencyError               a server the effect needs failed, classified by the kit that knows it
     │   ├── DependencyUnavailableError   down: breaker, pause, no attempt is spent
     │   └── TransientError               this attempt failed, a later one may work
+    │       └── DependencyBusyError      no room for us now: no attempt is spent
     ├── DeliveryError                 the broker did not confirm records
     └── ClientError                   a caller's request failed: RequestTimeoutError, ...
 
@@ -274,6 +275,12 @@ class TransientError(DependencyError):
     """This attempt failed and a later one may work: deadlock, serialisation failure, lock time-out."""
 
     code = "transient"
+
+
+class DependencyBusyError(TransientError):
+    """It is there and has no room for us now, such as a pool without a free connection: no attempt is spent."""
+
+    code = "dependency-busy"
 
 
 class DeliveryError(OmnibaseError):

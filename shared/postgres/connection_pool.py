@@ -17,6 +17,7 @@ import msgspec
 
 from omnibase_infra.shared.core.errors import (
     ConfigurationError,
+    DependencyBusyError,
     DependencyUnavailableError,
     SettingsError,
     TransientError,
@@ -230,7 +231,7 @@ class PostgresConnectionPool:
             full_reset: clear the session afterwards (settings, advisory locks, cursors): for SQL of other people.
 
         Raises:
-            TransientError: all connections stayed in use for the acquire time-out.
+            DependencyBusyError: all connections stayed in use for the acquire time-out.
             DependencyUnavailableError: no connection could be made within it, or the pool is closed.
             SettingsError: the driver does not understand the address.
         """
@@ -290,7 +291,7 @@ class PostgresConnectionPool:
         seconds = self.options.acquire_timeout
         if self._in_use >= self.options.maximum:
             get_logger().warning(LogEvent.POOL_EXHAUSTED, dependency=DEPENDENCY, max=self.options.maximum)
-            return TransientError(
+            return DependencyBusyError(
                 f"all {self.options.maximum} PostgreSQL connections stayed in use for {seconds:g} s",
                 dependency=DEPENDENCY,
                 hint="raise OMNIBASE_POSTGRES_POOL_MAX or lower the operation's concurrency",

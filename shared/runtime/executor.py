@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from omnibase_infra.shared.core import clock
 from omnibase_infra.shared.core.errors import (
+    DependencyBusyError,
     DependencyUnavailableError,
     OmnibaseError,
     OperationRejectedError,
@@ -121,6 +122,8 @@ class Executor:
                 passage.succeeded()
             else:
                 passage.release()
+            if self._tried_again_whole(lane, records, error):
+                return []
             if len(records) == 1:
                 return await self._failed(lane, records[0], error, passage)
             middle = len(records) // 2
@@ -128,6 +131,28 @@ class Executor:
             return [*first, *await self._attempt(lane, records[middle:], passage)]
         passage.succeeded()
         return settled
+
+    def _tried_again_whole(self, lane: Lane, records: Sequence[Record], error: Exception) -> bool:
+        """Postpone a batch as it is where halving would find nobody to blame: no room, a deadlock, a time-out.
+
+        A busy dependency spends no attempt. Otherwise each record spends one; when they are used up the batch is
+        halved after all, so that one record cannot hold the others for ever.
+        """
+        if isinstance(error, DependencyBusyError):
+            self._log.warning(LogEvent.POOL_EXHAUSTED, dependency=error.dependency, error=error.message)
+            for record in records:
+                self._lanes.postpone(record, UNAVAILABLE_DELAY_SECONDS)
+            return True
+        attempt = max(record.attempts for record in records) + 1
+        if len(records) == 1 or not isinstance(error, TransientError) or not self._retry.allows(attempt):
+            return False
+        self._count(lane, "retried", len(records))
+        self._log_failure(lane, records[0], error)
+        delay = self._retry.delay(attempt)
+        for record in records:
+            record.attempts = attempt
+            self._lanes.postpone(record, delay)
+        return True
 
     async def _within_deadline(self, lane: Lane, records: Sequence[Record]) -> list[Settled]:
         limit = lane.operation.timeout_seconds
