@@ -51,8 +51,8 @@ lint: $(STAMP) ## ruff: rules and format
 test: check ## everything CI runs: checks, then all tests on real servers
 	@$(BIN)/pytest
 
-bench: $(STAMP) ## measure, side by side in one run, into docs/benchmarks.md
-	@$(BIN)/python -m tests.performance.bench
+bench: $(STAMP) ## measure, side by side in one run, into docs/benchmarks.md (ARGS=--quick: a short look)
+	@env -u PYTHONSAFEPATH $(BIN)/python -m tests.performance.bench $(ARGS)
 
 clean: ## stop local servers, remove .venv, caches and local data
 	@if [ -x $(BIN)/omninode ]; then $(BIN)/omninode infra down --delete-data; fi
