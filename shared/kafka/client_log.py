@@ -17,7 +17,8 @@ REPEAT_SECONDS: Final = 10.0
 class LogFunction(Protocol):
     """Where structured log lines go: the `log` method of a structlog logger fits.
 
-    Called from the clients' own threads, so it must be safe to call from any; it must not raise or block for long.
+    Called from the clients' own threads, so it must be safe to call from any and must not block for long. Lines it
+    raised on are counted and told with the next that it takes.
     """
 
     def __call__(self, level: int, event: str, /, **fields: Any) -> object:
@@ -46,6 +47,7 @@ class ClientLog:
         self._clock = clock
         self._last: dict[str, float] = {}
         self._suppressed: dict[str, int] = {}
+        self._lost = 0
 
     def log(self, level: int, _template: str, facility: str, _name: str, message: str) -> None:
         """Take a log line of librdkafka; the parameters are how the client library calls a logger."""
@@ -57,7 +59,13 @@ class ClientLog:
 
     def event(self, level: int, event: str, **fields: Any) -> None:
         """Write a line of our own about this client, not rate-limited."""
-        self._log(level, event, client=self._client, **fields)
+        lost = {"lost_lines": self._lost} if self._lost else {}
+        try:
+            self._log(level, event, client=self._client, **fields, **lost)
+        except Exception:  # noqa: BLE001 - a full disk behind the log must not stop confirmations or consumption
+            self._lost += 1
+        else:
+            self._lost = 0
 
     def _write(self, level: int, event: str, kind: str, message: str) -> None:
         now = self._clock()
@@ -67,4 +75,4 @@ class ClientLog:
         self._last[kind] = now
         suppressed = self._suppressed.pop(kind, 0)
         fields = {"suppressed": suppressed} if suppressed else {}
-        self._log(level, event, client=self._client, kind=kind, message=redact_text(message), **fields)
+        self.event(level, event, kind=kind, message=redact_text(message), **fields)

@@ -62,7 +62,7 @@ class PooledProducer:
         self._empty_wanted = False
         self._stopping = False
         self._pending: set[DeliveryBatch] = set()
-        callbacks = {"logger": self._log, "error_cb": self._on_error, "stats_cb": self._on_stats}
+        callbacks = {"logger": self._log, "error_cb": self._note, "stats_cb": self._on_stats}
         try:
             # None once the thread has ended. Never kept across an await: the thread is to drop the last reference.
             self._producer: Producer | None = Producer(dict(config) | callbacks)
@@ -176,7 +176,7 @@ class PooledProducer:
 
     def _refused(self, batch: DeliveryBatch, index: int, error: KafkaError) -> None:
         batch.refuse(index, error.str())
-        if error.fatal():
+        if _is_fatal(error):
             self._fail(error.str())
 
     def _refuse_rest(self, batch: DeliveryBatch, start: int) -> None:
@@ -224,6 +224,10 @@ class PooledProducer:
     def _poll(self, producer: Producer, timeout: float) -> int:
         try:
             return producer.poll(timeout)
+        except KafkaException as error:
+            # How the client library tells of a fatal error: by raising it instead of calling `error_cb`.
+            self._note(error.args[0])
+            return 0
         except Exception as error:  # noqa: BLE001 - a log or statistics function that raises must not stop confirmations
             self._log.event(ERROR, "kafka_producer_callback_failed", error=repr(error))
             return 0
@@ -240,17 +244,17 @@ class PooledProducer:
     def _abandon(self, producer: Producer) -> None:
         """Give up what is queued and in flight; the senders get it as delivery reports."""
         if left := len(producer):
-            self._log.event(WARNING, "kafka_producer_gave_up", records=left, reason=self._end_reason())
+            self._log.event(WARNING, "kafka_producer_gave_up", queued=left, reason=self._end_reason())
         producer.purge(in_queue=True, in_flight=True, blocking=False)
         deadline = time.monotonic() + PURGE_SECONDS
         while len(producer) and time.monotonic() < deadline:
             self._poll(producer, POLL_SECONDS)
 
-    def _on_error(self, error: KafkaError) -> None:
+    def _note(self, error: KafkaError) -> None:
         self._counters.note_error(error.str())
-        if error.fatal():
-            self._fail(error.str())
         self._log.error(error)
+        if _is_fatal(error):
+            self._fail(error.str())
 
     def _fail(self, reason: str) -> None:
         if self.fatal_error is None:
@@ -279,3 +283,8 @@ class PooledProducer:
         self._room.set()
         self._empty.set()
         self._give_up_pending()
+
+
+def _is_fatal(error: KafkaError) -> bool:
+    # What produce raises after a fatal error has the code but not the flag.
+    return error.fatal() or error.code() == KafkaError._FATAL

@@ -251,5 +251,7 @@ def _admin(settings: Settings) -> AdminClient:
         # What it says of itself would end up on the stderr of a test that looks at it.
         "logger": ClientLog(RecordedLog(), "test-admin"),
         "log_level": 3,
+        # Otherwise a topic that was asked for too early counts as unknown for half a minute.
+        "topic.metadata.propagation.max.ms": 0,
     }
     return AdminClient(config | security_config(settings))
