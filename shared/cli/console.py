@@ -59,7 +59,6 @@ def note(text: str) -> None:
 def print_json_line(content: Any) -> None:
     """Print a value as one line of JSON on stdout, at once also into a pipe."""
     typer.echo(msgspec.json.encode(content))
-    sys.stdout.flush()
 
 
 def print_json(content: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated, Final
 
 import typer
@@ -35,11 +36,11 @@ def doctor(
 
     with console.reported_errors():
         names = [find_node(node).node] if node else node_names()
-    results: list[CheckResult] = []
-    for result in _all_checks(names):
-        results.append(result)
-        if not as_json:
-            _print(result)
+        results: list[CheckResult] = []
+        for result in _all_checks(names, only=names[0] if node else None):
+            results.append(result)
+            if not as_json:
+                _print(result)
     healthy = all(result.state != "wrong" for result in results)
     if as_json:
         console.print_json({"healthy": healthy, "checks": results})
@@ -50,13 +51,18 @@ def doctor(
         raise typer.Exit(exit_codes.UNHEALTHY)
 
 
-def _all_checks(names: list[str]) -> Iterator[CheckResult]:
+def _all_checks(names: list[str], only: str | None) -> Iterator[CheckResult]:
     """Yield results as they come, each check after those it builds on."""
     yield from run_check("python", installation.python)
     yield from run_check("packages", installation.packages)
     yield from run_check("import root", installation.import_root)
-    yield from run_check("nodes", lambda: installation.nodes(names))
-    yield from run_check("generated files", lambda: installation.generated_files(names))
+    loaded: list[str] = []
+    for name in names:
+        found = run_check("nodes", partial(installation.node, name))
+        yield from found
+        if _is_well(found):
+            loaded.append(name)
+    yield from run_check("generated files", lambda: installation.generated_files(only))
     yield from run_check("local services", installation.local_services)
     try:
         settings = load_settings()
@@ -65,7 +71,7 @@ def _all_checks(names: list[str]) -> Iterator[CheckResult]:
         yield skipped("servers", "without settings there is nobody to ask")
         return
     yield from run_check("settings", lambda: installation.settings(settings))
-    yield from _server_checks(settings, names)
+    yield from _server_checks(settings, loaded)
 
 
 def _server_checks(settings: Settings, names: list[str]) -> Iterator[CheckResult]:

@@ -126,19 +126,16 @@ def local_services() -> Iterator[CheckResult]:
             yield ok("local services", f"{described} is {service.state}")
 
 
-def nodes(names: list[str]) -> Iterator[CheckResult]:
-    """Look whether spec and models of each node load."""
+def node(name: str) -> Iterator[CheckResult]:
+    """Look whether spec and models of a node load."""
     from omnibase_infra.shared.client.node_interface import load_interface
 
-    if not names:
-        yield wrong("nodes", "there are none", "write a contract, then run `omninode generate`")
-    for name in names:
-        spec = load_interface(name).spec
-        yield ok("nodes", f"{name} {spec.version}: {', '.join(operation.name for operation in spec.operations)}")
+    spec = load_interface(name).spec
+    yield ok("nodes", f"{name} {spec.version}: {', '.join(operation.name for operation in spec.operations)}")
 
 
-def generated_files(names: list[str]) -> Iterator[CheckResult]:
-    """Look whether the generated files are what their contracts say."""
+def generated_files(only: str | None) -> Iterator[CheckResult]:
+    """Look whether the generated files are what their contracts say; of one node, or of all that have a contract."""
     try:
         from omnibase_infra.shared.generator.kits.discovery import installed_kits
         from omnibase_infra.shared.generator.kits.interface import Servers
@@ -147,7 +144,7 @@ def generated_files(names: list[str]) -> Iterator[CheckResult]:
     except ImportError as error:
         yield CheckResult("generated files", "skipped", f"the generator is not installed ({error.name} is missing)")
         return
-    for name, contract in _contracts(names):
+    for name, contract in _contracts(only):
         repair = f"omninode generate {name}"
         # Asking a server would make a scratch database: not the business of a check that is to change nothing.
         servers = Servers(postgres_dsn=partial(_analysis_is_old, repair))
@@ -163,12 +160,11 @@ def _analysis_is_old(repair: str) -> NoReturn:
     raise ConfigurationError("SQL files have changed since they were analysed", hint=f"run `{repair}`")
 
 
-def _contracts(names: list[str]) -> Iterator[tuple[str, Path]]:
+def _contracts(only: str | None) -> Iterator[tuple[str, Path]]:
     """Yield name and contract of each version of the nodes."""
-    from omnibase_infra import workers
     from omnibase_infra.shared.contracts.discovery import discover_nodes
+    from omnibase_infra.shared.registry.packages import worker_folders
 
-    found = discover_nodes([Path(str(workers.__file__)).resolve().parent])
-    for name in names:
-        for location in found.get(name, []):
-            yield str(location), location.path
+    for name, versions in discover_nodes(worker_folders()).items():
+        if only in (None, name):
+            yield from ((str(location), location.path) for location in versions)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from omnibase_infra.shared.cli.console import quiet
 from omnibase_infra.shared.cli.doctor_report import CheckResult, listed, ok, skipped, wrong
 from omnibase_infra.shared.core.settings import Settings, require_postgres
 from omnibase_infra.shared.core.worker_spec import WorkerSpec
-from omnibase_infra.shared.registry.nodes import find_node, load_spec, node_names
+from omnibase_infra.shared.registry.nodes import NodeVersion, find_node, load_spec, node_names
 
 if TYPE_CHECKING:
     from omnibase_infra.shared.postgres.statements import Statement, StatementProblem
@@ -103,7 +101,7 @@ def migrations(settings: Settings, specs: Sequence[WorkerSpec]) -> Iterator[Chec
     from omnibase_infra.shared.postgres.migrations import infrastructure_migrations, migrate, read_migrations
 
     plan = [infrastructure_migrations()]
-    plan += [read_migrations(spec.node, _folder(spec) / "migrations") for spec in specs]
+    plan += [read_migrations(spec.node, find_node(spec.node, spec.version).folder / "migrations") for spec in specs]
     steps = asyncio.run(migrate(require_postgres(settings), plan, dry_run=True))
     pending = [f"{step.scope}/{step.name}" for step in steps if step.state == "pending"]
     if pending:
@@ -115,7 +113,7 @@ def migrations(settings: Settings, specs: Sequence[WorkerSpec]) -> Iterator[Chec
 def statements(settings: Settings, specs: Sequence[WorkerSpec]) -> Iterator[CheckResult]:
     """Look whether the statements of each node can be prepared in the database as it is."""
     for spec in specs:
-        found = statements_of(find_node(spec.node, spec.version).package)
+        found = statements_of(find_node(spec.node, spec.version))
         if not found:
             yield skipped("statements", f"{spec.node} has none")
             continue
@@ -138,12 +136,11 @@ async def _verify(settings: Settings, found: Sequence[Statement]) -> list[Statem
         return await verify_statements(connection, found)
 
 
-def statements_of(package: str) -> list[Statement]:
+def statements_of(node: NodeVersion) -> list[Statement]:
     """Return the statements that the processors of a generated node hold, each once."""
-    processors = importlib.import_module(f"{package}.processors")
     found: dict[str, Statement] = {}
-    for module in pkgutil.iter_modules(processors.__path__):
-        for value in vars(importlib.import_module(f"{processors.__name__}.{module.name}")).values():
+    for module in pkgutil.iter_modules(node.module("processors").__path__):
+        for value in vars(node.module(f"processors.{module.name}")).values():
             found |= {statement.name: statement for statement in _statements_in(value)}
     return [found[name] for name in sorted(found)]
 
@@ -158,8 +155,3 @@ def _statements_in(value: Any) -> Iterator[Statement]:
     elif isinstance(value, Mapping):
         for item in value.values():
             yield from _statements_in(item)
-
-
-def _folder(spec: WorkerSpec) -> Path:
-    module = importlib.import_module(find_node(spec.node, spec.version).package)
-    return Path(str(module.__file__)).parent

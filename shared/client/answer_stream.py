@@ -89,8 +89,10 @@ class AnswerStream(threading.Thread):
         except Exception as error:  # noqa: BLE001 - told to everybody who waits
             reason = error.message if isinstance(error, OmnibaseError) else repr(error)
         finally:
-            self._consumer.close()
-            self._post(lambda: self._after_end(reason))
+            try:
+                self._consumer.close()
+            finally:
+                self._post(lambda: self._after_end(reason))
 
     def _take_orders(self) -> None:
         try:

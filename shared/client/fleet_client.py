@@ -240,6 +240,7 @@ class FleetClient:
         command = Command(payload=payload, key=key, subject=subject, correlationid=correlationid)
         await self._require([target.spec.topic, target.spec.answer_topic], min(timeout, TOPIC_CHECK_SECONDS))
         sent: Envelope | None = None
+        confirmed = False
         deadline = asyncio.timeout_at(asyncio.get_running_loop().time() + timeout - (time.monotonic() - began))
         try:
             async with deadline, self._turn():
@@ -248,11 +249,12 @@ class FleetClient:
                 with self._pending.waiting(envelope, target.spec) as arriving:
                     sent = envelope
                     await self._producer.send([record])
+                    confirmed = True
                     answer = await arriving
         except TimeoutError:
             if not deadline.expired():
                 raise
-            raise self._timed_out(target, sent, timeout) from None
+            raise self._timed_out(target, sent, timeout, confirmed=confirmed) from None
         return self._answer(target, envelope, answer, time.monotonic() - began)
 
     def tail(
@@ -329,13 +331,22 @@ class FleetClient:
             raise InvalidAnswerError(f"the failed answer {answer.id} cannot be read: {error.message}") from error
         raise AnsweredFailedError(f"{target.worker} {target.spec.name}", response, answer)
 
-    def _timed_out(self, target: OperationInterface, sent: Envelope | None, seconds: float) -> RequestTimeoutError:
+    def _timed_out(
+        self, target: OperationInterface, sent: Envelope | None, seconds: float, *, confirmed: bool
+    ) -> RequestTimeoutError:
         topic = self._physical(target.spec.topic)
         if sent is None:
-            return RequestTimeoutError(f"nothing was sent to {topic} within {seconds:g} s: too many requests wait")
+            return RequestTimeoutError(
+                f"nothing was sent to {topic} within {seconds:g} s: too many requests wait, or no broker answers"
+            )
+        if not confirmed:
+            return RequestTimeoutError(
+                f"the broker did not confirm {sent.id} on {topic} within {seconds:g} s; the command may still run",
+                hint="are the brokers well? `omninode doctor` looks",
+            )
         return RequestTimeoutError(
             f"no answer to {sent.id} within {seconds:g} s (sent to {topic}); the command may still run",
-            hint=f"is a worker of {target.worker} running? `omninode tail {target.worker} "
+            hint=f"is a worker of {target.worker} running and ready? `omninode tail {target.worker} "
             f"--from-beginning --correlation-id {sent.conversation}` shows a late answer",
         )
 

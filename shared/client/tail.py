@@ -166,6 +166,9 @@ class Tail:
         if self._closed:
             return
         self._closed = True
+        if self._fetching is not None:
+            # Nobody asks for it any more; an error in it is not to be reported as overlooked.
+            self._fetching.add_done_callback(lambda fetched: fetched.cancelled() or fetched.exception())
         try:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         finally:

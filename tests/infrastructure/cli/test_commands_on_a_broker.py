@@ -86,8 +86,8 @@ def _answer(
     while not stopped.is_set():
         message = consumer.poll(0.05)
         if message is not None and message.error() is None:
-            answer = _answer_to(envelopes.decode(message.value()), wanted)  # type: ignore[arg-type]
-            producer.produce(topics[1], envelopes.encode(answer), message.key(), headers=STRUCTURED_HEADERS)
+            answer = _answer_to(envelopes.decode(message.value()), wanted)
+            producer.produce(topics[1], envelopes.encode(answer), message.key(), headers=[*STRUCTURED_HEADERS])
             producer.flush(10)
 
 
@@ -138,7 +138,7 @@ def test_no_answer_ends_the_process_with_4(omninode: RunProcess, topics: list[st
     assert (result.returncode, result.stdout) == (4, "")
     assert "error: no answer to " in result.stderr
     assert f"(sent to {topics[0]}); the command may still run" in result.stderr
-    assert "hint: is a worker of postgres-adapter running?" in result.stderr
+    assert "hint: is a worker of postgres-adapter running and ready?" in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -152,7 +152,7 @@ def test_dead_letters_are_shown_with_their_headers(
     omninode: RunProcess, topics: list[str], kafka_settings: Settings
 ) -> None:
     producer = Producer({"bootstrap.servers": kafka_settings.kafka_bootstrap_servers or ""})
-    headers = [("onex-error-code", b"undecodable"), ("onex-error-message", b"not JSON")]
+    headers: list[tuple[str, str | bytes | None]] = [("onex-error-code", b"undecodable"), ("onex-error-message", b"not JSON")]
     producer.produce(topics[2], b"{", b"k", headers=headers)
     assert producer.flush(10) == 0
     result = omninode("tail", "postgres-adapter", "--dead-letters", "--from-beginning", "--limit", "1")

@@ -13,7 +13,8 @@ from omnibase_infra.shared.cli.doctor import app
 from omnibase_infra.shared.cli.doctor_installation import package_problem
 from omnibase_infra.shared.cli.doctor_report import CheckResult, ok, run_check
 from omnibase_infra.shared.cli.doctor_servers import statements_of
-from omnibase_infra.shared.core.errors import ConfigurationError
+from omnibase_infra.shared.client import node_interface
+from omnibase_infra.shared.core.errors import ConfigurationError, GenerationDriftError
 from omnibase_infra.shared.core.settings import Settings
 from omnibase_infra.shared.generator import workflow
 from omnibase_infra.shared.generator.check import Finding
@@ -171,6 +172,18 @@ def test_changed_sql_needs_no_server_to_be_found(run: Any, no_servers: None, mon
     assert "SQL files have changed since they were analysed → run `omninode generate postgres_adapter" in wrong
 
 
+def test_a_node_that_does_not_load_is_found_and_the_rest_is_looked_at(
+    run: Any, no_servers: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_interface(node: str) -> None:
+        raise GenerationDriftError(f"{node}: generated for another runtime", hint="run `omninode generate`")
+
+    monkeypatch.setattr(node_interface, "load_interface", load_interface)
+    found = report_of(run)
+    assert "postgres_adapter: generated for another runtime" in wrong_in(found)["nodes"]
+    assert found["postgres"][0]["message"] == "no node needs it"
+
+
 def test_an_unknown_node_is_a_wrong_call(run: Any) -> None:
     result = run(app, "postgres-adaptor")
     assert result.exit_code == 2
@@ -191,7 +204,6 @@ def test_errors_of_a_check_are_findings_beside_what_it_had_found() -> None:
 def test_unforeseen_errors_are_findings_without_a_traceback() -> None:
     def look() -> Iterator[CheckResult]:
         raise RuntimeError("boom")
-        yield
 
     (found,) = run_check("topics", look)
     assert (found.state, found.message) == ("wrong", "could not be looked at: RuntimeError: boom")
@@ -200,7 +212,6 @@ def test_unforeseen_errors_are_findings_without_a_traceback() -> None:
 def test_an_error_without_advice_gets_that_of_the_check() -> None:
     def look() -> Iterator[CheckResult]:
         raise ConfigurationError("no")
-        yield
 
     assert run_check("postgres", look, "start it")[0].action == "start it"
 
@@ -221,6 +232,6 @@ def test_packages_are_there_and_new_enough(requirement: str, problem: str) -> No
 
 
 def test_the_statements_of_a_node_are_found_in_its_processors() -> None:
-    names = [statement.name for statement in statements_of(find_node("postgres_adapter").package)]
+    names = [statement.name for statement in statements_of(find_node("postgres_adapter"))]
     assert names == sorted(set(names))
     assert "insert_order" in names

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import SimpleNamespace
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -27,6 +27,7 @@ from omnibase_infra.shared.testing.kafka_fixtures import ConsumerFactory, Record
 REQUESTS = "onex.cmd.price-quoter.requests.v1"
 RESULTS = "onex.evt.price-quoter.results.v1"
 PARTITIONS = 3
+HEADERS: list[tuple[str, str | bytes | None]] = [*STRUCTURED_HEADERS]
 
 
 class ModelQuote(msgspec.Struct, frozen=True, tag_field="kind", tag="quote"):
@@ -57,7 +58,7 @@ class ModelNoteRequest(msgspec.Struct, frozen=True):
 
 def _operation(name: str, *, answered: bool) -> OperationSpec:
     event = name.replace("_", "-")
-    answers = {
+    answers: dict[str, Any] = {
         "completed_type": f"onex.evt.price-quoter.{event}-completed.v1",
         "failed_type": f"onex.evt.price-quoter.{event}-failed.v1",
         "answer_topic": RESULTS,
@@ -168,13 +169,13 @@ class AnsweringWorker:
         """Write answers, and wait until they are in the log."""
         for answer in answers:
             self._producer.produce(
-                f"{self.realm}.{RESULTS}", envelopes.encode(answer), answer.record_key, headers=STRUCTURED_HEADERS
+                f"{self.realm}.{RESULTS}", envelopes.encode(answer), answer.record_key, headers=HEADERS
             )
         assert self._producer.flush(10) == 0
 
-    def write(self, value: bytes, headers: list[tuple[str, bytes]] | None = None, topic: str = "") -> None:
+    def write(self, value: bytes, headers: Sequence[tuple[str, bytes]] = (), topic: str = "") -> None:
         """Write any bytes, by default to the answer topic."""
-        self._producer.produce(topic or f"{self.realm}.{RESULTS}", value, headers=headers or [])
+        self._producer.produce(topic or f"{self.realm}.{RESULTS}", value, headers=[*headers])
         assert self._producer.flush(10) == 0
 
     def _run(self) -> None:
@@ -182,11 +183,11 @@ class AnsweringWorker:
             for message in self._consumer.consume(500, 0.01):
                 if message.error() is not None:
                     continue
-                command = envelopes.decode(message.value())  # type: ignore[arg-type]
+                command = envelopes.decode(message.value())
                 self.commands.append(command)
                 for answer in self.answering(command):
                     value = envelopes.encode(answer)
-                    self._producer.produce(f"{self.realm}.{RESULTS}", value, message.key(), headers=STRUCTURED_HEADERS)
+                    self._producer.produce(f"{self.realm}.{RESULTS}", value, message.key(), headers=HEADERS)
             self._producer.poll(0)
 
 
@@ -244,3 +245,4 @@ async def client(kafka_settings: Settings, kafka_log: RecordedLog) -> AsyncItera
     """A client of the test's realm that knows the node."""
     async with FleetClient(kafka_settings, log=kafka_log, nodes=load) as client:
         yield client
+    print(*kafka_log, sep="\n")  # seen when the test fails

@@ -35,7 +35,7 @@ async def test_the_record_key_is_the_key_or_the_subject(
     client: FleetClient,
     quoter_topics: list[str],
     kafka_consumer_factory: ConsumerFactory,
-    attributes: dict[str, str],
+    attributes: dict[str, Any],
     key: bytes,
 ) -> None:
     await client.publish("price_quoter", "take_note", note("a"), **attributes)
@@ -61,7 +61,7 @@ async def test_commands_of_one_key_stay_in_order_over_calls(
         sent += [one.id for one in await client.publish_many("price_quoter", "take_note", batch)]
     by_key: dict[Any, list[str]] = {}
     for message in await asyncio.to_thread(kafka_consumer_factory.read, quoter_topics[0]):
-        by_key.setdefault(message.key(), []).append(envelopes.decode(message.value()).id)  # type: ignore[arg-type]
+        by_key.setdefault(message.key(), []).append(envelopes.decode(message.value()).id)
     assert {key.decode(): ids for key, ids in by_key.items()} == {str(number): sent[number::5] for number in range(5)}
 
 

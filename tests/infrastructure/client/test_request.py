@@ -160,7 +160,7 @@ async def test_what_others_write_into_the_answer_topic_does_no_harm(
     def answering(command: Envelope) -> list[Envelope]:
         for value in strange:
             quoter.write(value)
-        return answers.quote(command)
+        return list(answers.quote(command))
 
     quoter.answering = answering
     assert (await client.request("price_quoter", "quote_price", quote(1))).payload.price == 10
