@@ -40,8 +40,8 @@ async def assert_dead(fleet: Fleet, value: bytes, code: str, message: str, key: 
     await fleet.send([after])
     (letter,) = await fleet.dead_letters(1)
     headers = dict(letter.headers() or [])
-    assert headers[TransportHeader.ERROR_CODE].decode() == code
-    assert message in headers[TransportHeader.ERROR_MESSAGE].decode()
+    assert headers[TransportHeader.ERROR_CODE] == code.encode()
+    assert message.encode() in bytes(headers[TransportHeader.ERROR_MESSAGE] or b"")  # type: ignore[arg-type]
     assert (letter.value(), letter.key()) == (value, key)
     answers = await fleet.answered([before.id, after.id])
     assert all(one.type.endswith("execute-statement-completed.v1") for cause in answers.values() for one in cause)

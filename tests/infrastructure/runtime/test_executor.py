@@ -56,6 +56,20 @@ DEAD = "onex.dlq.shop.dead-letters.v1"
 QUICK = RetryPolicy(attempts=3, base=0.001, cap=0.002)
 
 
+ORDER = OperationSpec(
+    name="order",
+    topic=COMMANDS,
+    event_type="onex.cmd.shop.order.v1",
+    completed_type="onex.evt.shop.order-completed.v1",
+    failed_type="onex.evt.shop.order-failed.v1",
+    answer_topic=ANSWERS,
+    needs=("postgres",),
+    guarantee="effectively_once",
+    batch_max=100,
+    concurrency=2,
+)
+
+
 class Order(msgspec.Struct, frozen=True):
     """The request and, for the tests, the response."""
 
@@ -155,21 +169,7 @@ class Shop:
     """A worker's inside without Kafka: records in, outputs out."""
 
     def __init__(self, act: Callable[[int], Awaitable[None]], **operation: Any) -> None:
-        spec = OperationSpec(
-            **{
-                "name": "order",
-                "topic": COMMANDS,
-                "event_type": "onex.cmd.shop.order.v1",
-                "completed_type": "onex.evt.shop.order-completed.v1",
-                "failed_type": "onex.evt.shop.order-failed.v1",
-                "answer_topic": ANSWERS,
-                "needs": ("postgres",),
-                "guarantee": "effectively_once",
-                "batch_max": 100,
-                "concurrency": 2,
-            }
-            | operation
-        )
+        spec = msgspec.structs.replace(ORDER, **operation)
         self.spec = WorkerSpec(
             generation=1,
             node="shop",
