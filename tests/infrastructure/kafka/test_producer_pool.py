@@ -38,6 +38,13 @@ def kafka_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("kafka-test-")]
 
 
+def kafka_threads_end() -> None:
+    deadline = time.monotonic() + 10
+    while kafka_threads():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_it_is_a_record_producer() -> None:
     producer: RecordProducer = pool_of()
     assert producer.health().confirmed == 0  # type: ignore[attr-defined]
@@ -154,10 +161,7 @@ def test_a_loop_that_ends_without_closing_the_pool_leaves_no_thread() -> None:
         sender.cancel()
 
     asyncio.run(forget())
-    deadline = time.monotonic() + 10
-    while kafka_threads():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    kafka_threads_end()
 
 
 async def test_log_and_statistics_functions_that_raise_do_not_stop_the_pool() -> None:
@@ -171,3 +175,31 @@ async def test_log_and_statistics_functions_that_raise_do_not_stop_the_pool() ->
         with pytest.raises(DeliveryError):
             await pool.send([record()])
     assert kafka_threads() == []
+
+
+async def test_a_thread_that_is_stuck_in_a_callback_keeps_nobody_waiting() -> None:
+    entered, released = threading.Event(), threading.Event()
+
+    def block(_: object) -> None:
+        entered.set()
+        released.wait(60)
+
+    log = RecordedLog()
+    pool = ProducerPool(
+        UNREACHABLE,
+        client_id="test",
+        log=log,
+        options=ProducerOptions(statistics_seconds=0.05),
+        on_statistics=block,
+    )
+    sender = asyncio.create_task(pool.send([record(), record()]))
+    await asyncio.to_thread(entered.wait, 10)
+    await pool.close(0.1)
+    with pytest.raises(DeliveryError, match=r"2 of 2 records were not confirmed: .*the producer was closed"):
+        await sender
+    assert [line.event for line in log if "unconfirmed" in line.event or "stuck" in line.event] == [
+        "kafka_producer_thread_stuck",
+        "kafka_records_unconfirmed",
+    ]
+    released.set()
+    await asyncio.to_thread(kafka_threads_end)

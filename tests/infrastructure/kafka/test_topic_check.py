@@ -54,6 +54,17 @@ def test_a_broker_that_does_not_answer_is_named_with_the_reason_in_time(
     assert capfd.readouterr().err == ""
 
 
-def test_settings_that_the_client_refuses_are_a_settings_error(kafka_log: RecordedLog) -> None:
+def test_settings_that_the_client_refuses_are_a_settings_error(kafka_log: RecordedLog, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.pem"
+    broken.write_text("no certificate")
+    secure = load_settings(
+        NO_FILE,
+        env="test",
+        kafka_bootstrap_servers="127.0.0.1:1",
+        kafka_security_protocol="SSL",
+        kafka_ssl_ca_location=broken,
+    )
+    with pytest.raises(SettingsError, match=r"refuses the settings: .*ssl\.ca\.location"):
+        missing_topics(secure, ["a"], log=kafka_log)
     with pytest.raises(SettingsError, match="OMNIBASE_KAFKA_BOOTSTRAP_SERVERS is not set"):
         missing_topics(load_settings(NO_FILE, env="test", kafka_bootstrap_servers=""), ["a"], log=kafka_log)
