@@ -39,6 +39,8 @@ def emit_readme(plan: GenerationPlan) -> Iterator[SourceFile]:
         models={model.name: model for model in plan.models},
         example=lambda operation: example(plan, operation),
         duration=format_duration,
+        commands=[item for item in plan.operations if item.spec.event_type.startswith("onex.cmd.")],
+        messages=messages,
         described=lambda model: described(plan, model),
         wire_model=lambda name: wire_models(plan, name),
     )
@@ -49,6 +51,16 @@ def example(plan: GenerationPlan, operation: OperationPlan) -> str:
     """Return a command that sends the operation's first sample."""
     payload = json.dumps(operation.details.payloads[0], ensure_ascii=False)
     return f"omninode publish {plan.contract.worker} {operation.name} --data {shlex.quote(payload)} --wait"
+
+
+def messages(operation: OperationPlan) -> str:
+    """Return which message type starts an operation, and which it is answered by."""
+    spec = operation.spec
+    if not spec.answer_topic:
+        return f"Message type `{spec.event_type}`; gives no answer."
+    within = format_duration(spec.timeout_seconds)
+    answers = f"`{spec.completed_type}` or `{spec.failed_type}`"
+    return f"Message type `{spec.event_type}`, answered by\n{answers} within {within}."
 
 
 def wire_models(plan: GenerationPlan, name: str) -> list[ModelPlan]:

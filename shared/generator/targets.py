@@ -7,10 +7,9 @@ from typing import Final
 
 import msgspec
 
-import omnibase_infra
+from omnibase_infra.shared.registry.packages import own_workers, package_of
 
 WORK_FOLDER: Final = ".generation"
-WORKERS_PACKAGE: Final = "omnibase_infra.workers"
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -48,13 +47,7 @@ def target_of(node: Path, tests: Path | None = None) -> Target:
         tests: another folder for the tests.
     """
     folder = node.resolve()
-    root = (Path(str(omnibase_infra.__file__)).parent / "workers").resolve()
-    name = f"{folder.parent.name}.{folder.name}"
-    if folder.parent.parent == root:
-        mirrored = root.parent / "tests" / "nodes" / folder.parent.name / folder.name
-        return Target(folder, (tests or mirrored).resolve(), f"{WORKERS_PACKAGE}.{name}")
-    for parent in folder.parent.parents:
-        if not (parent / "__init__.py").is_file():
-            break
-        name = f"{parent.name}.{name}"
-    return Target(folder, (tests or folder / "tests").resolve(), name)
+    root = own_workers()
+    mirrored = root.parent / "tests" / "nodes" / folder.parent.name / folder.name
+    default = mirrored if folder.parent.parent == root else folder / "tests"
+    return Target(folder, (tests or default).resolve(), package_of(folder))

@@ -16,8 +16,7 @@ from omnibase_infra.shared.core.errors import UnknownNodeError
 from omnibase_infra.shared.core.ports import WorkerNode
 from omnibase_infra.shared.core.worker_spec import WorkerSpec
 from omnibase_infra.shared.registry.container import ONEXContainer
-
-WORKERS_PACKAGE: Final = "omnibase_infra.workers"
+from omnibase_infra.shared.registry.packages import make_importable, package_of, worker_folders
 
 _VERSION_FOLDER: Final = re.compile(r"v(0|[1-9]\d*)_(0|[1-9]\d*)_(0|[1-9]\d*)\Z")
 
@@ -27,6 +26,7 @@ class NodeVersion(msgspec.Struct, frozen=True, order=True):
 
     node: str
     version: tuple[int, int, int]
+    folder: Path
 
     def __str__(self) -> str:
         return f"{self.node} {'.'.join(map(str, self.version))}"
@@ -34,17 +34,31 @@ class NodeVersion(msgspec.Struct, frozen=True, order=True):
     @property
     def package(self) -> str:
         """Return its import path."""
-        return f"{WORKERS_PACKAGE}.{self.node}.v{'_'.join(map(str, self.version))}"
+        return package_of(self.folder)
+
+    def module(self, name: str) -> ModuleType:
+        """Import and return a module of it, such as `registry.spec`.
+
+        Raises:
+            GenerationDriftError: it was generated for another runtime.
+        """
+        make_importable(self.folder)
+        return import_module(f"{self.package}.{name}")
 
 
 def node_versions() -> list[NodeVersion]:
-    """Return every generated node version, sorted by name and version."""
+    """Return every generated node version, sorted by name and version.
+
+    Raises:
+        SettingsError: OMNIBASE_WORKERS_PATH names something that is no folder.
+    """
     found = []
-    for spec in _workers_folder().glob("*/v*/registry/spec.py"):
-        folder = spec.parent.parent
-        if match := _VERSION_FOLDER.match(folder.name):
-            major, minor, patch = (int(number) for number in match.groups())
-            found.append(NodeVersion(folder.parent.name, (major, minor, patch)))
+    for root in worker_folders():
+        for spec in root.glob("*/v*/registry/spec.py"):
+            folder = spec.parent.parent
+            if match := _VERSION_FOLDER.match(folder.name):
+                major, minor, patch = (int(number) for number in match.groups())
+                found.append(NodeVersion(folder.parent.name, (major, minor, patch), folder))
     return sorted(found)
 
 
@@ -90,7 +104,7 @@ def load_spec(node: str, version: str | None = None) -> WorkerSpec:
         UnknownNodeError: no such node or version.
         GenerationDriftError: it was generated for another runtime.
     """
-    return cast("WorkerSpec", import_module(f"{find_node(node, version).package}.registry.spec").SPEC)
+    return cast("WorkerSpec", find_node(node, version).module("registry.spec").SPEC)
 
 
 def load_models(node: str, version: str | None = None) -> ModuleType:
@@ -100,7 +114,7 @@ def load_models(node: str, version: str | None = None) -> ModuleType:
         UnknownNodeError: no such node or version.
         GenerationDriftError: it was generated for another runtime.
     """
-    return import_module(f"{find_node(node, version).package}.models")
+    return find_node(node, version).module("models")
 
 
 def load_statements(node: str, version: str | None = None) -> tuple[Any, ...]:
@@ -121,12 +135,7 @@ def load_node(node: str, container: ONEXContainer, version: str | None = None) -
         GenerationDriftError: it was generated for another runtime.
         ServiceMissingError: a service it needs is not registered.
     """
-    return cast("WorkerNode", import_module(f"{find_node(node, version).package}.registry.build").build(container))
-
-
-def _workers_folder() -> Path:
-    package = import_module(WORKERS_PACKAGE)
-    return Path(str(package.__file__)).parent
+    return cast("WorkerNode", find_node(node, version).module("registry.build").build(container))
 
 
 def _list_of(names: list[str]) -> str:
