@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from keyword import iskeyword
+from typing import Final
 
 from omnibase_infra.shared.contracts.kits import KitSchema, short_name_of
 from omnibase_infra.shared.contracts.model import Contract, Operation
@@ -27,7 +29,9 @@ from omnibase_infra.shared.generator.plan import (
 )
 from omnibase_infra.topics.declarations import topic_settings
 
-FAILED_MODEL = "ModelErrorResponse"
+FAILED_MODEL: Final = "ModelErrorResponse"
+# What the node's class and the folder of processors have already.
+_RESERVED: Final = ("handlers", "spec", "statements")
 
 
 def make_plan(contract: Contract, package: str, kits: Mapping[str, Kit], servers: Servers) -> GenerationPlan:
@@ -43,6 +47,7 @@ def make_plan(contract: Contract, package: str, kits: Mapping[str, Kit], servers
         ContractError: something the contract says cannot be generated; located.
         DependencyUnavailableError, LocalServiceError: a server is needed and cannot be asked.
     """
+    _refuse_reserved_names(contract)
     schemas = schemas_of(kits)
     used = sorted({kit_of(kits, operation.kit).name for operation in contract.operations})
     analyses = {name: kits[name].analyse(contract, servers) for name in used}
@@ -67,6 +72,19 @@ def make_plan(contract: Contract, package: str, kits: Mapping[str, Kit], servers
 def schema_urn(contract: Contract, model: str) -> str:
     """Return the `dataschema` of a payload model."""
     return f"urn:omnibase:{contract.worker}:{model}:{contract.version}"
+
+
+def _refuse_reserved_names(contract: Contract) -> None:
+    """An operation becomes a method and a module; some names cannot be either."""
+    problems = [
+        Problem(
+            contract.path.name, 1, 1, f"an operation cannot be called {item.name!r}, the name is reserved; rename it"
+        )
+        for item in contract.operations
+        if iskeyword(item.name) or item.name in _RESERVED
+    ]
+    if problems:
+        raise ContractError(problems)
 
 
 def _operation_spec(

@@ -204,6 +204,13 @@ def test_a_kit_that_writes_what_the_generator_writes_is_refused(
         parrot.generate()
 
 
+@pytest.mark.parametrize("name", ["class", "handlers", "statements"])
+def test_an_operation_with_a_name_that_code_cannot_have_is_refused(parrot: GeneratedNode, name: str) -> None:
+    parrot.edit("contract.yaml", "name: say", f"name: {name}")
+    with pytest.raises(ContractError, match=f"an operation cannot be called '{name}'"):
+        parrot.generate()
+
+
 def test_two_different_models_of_one_name_are_the_contract_s_mistake(parrot: GeneratedNode) -> None:
     other = "  - {name: ask, description: Asks, kit: custom, request: ModelEcho, response: ModelEcho}\ndefinitions:\n"
     other += "  ModelEcho: {type: object, properties: {loud: {type: boolean}}}\ndelivery:"

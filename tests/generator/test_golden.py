@@ -86,6 +86,28 @@ def test_all_golden_nodes_pass_strict_type_checks() -> None:
 
 
 @pytest.mark.slow
+def test_type_checks_fail_when_an_operation_is_missing_or_answers_in_another_model(tmp_path: Path) -> None:
+    shutil.copytree(GOLDEN / "order_store", tmp_path / "order_store")
+    node = tmp_path / "order_store" / "v1_0_0" / "node.py"
+    before, method, _ = node.read_text().partition("    async def price_order(")
+    node.write_text(before)
+    processor = tmp_path / "order_store" / "v1_0_0" / "processors" / "remove_order.py"
+    processor.write_text(processor.read_text().replace("RemoveOrderOutcome", "GetOrderOutcome"))
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--config-file", str(REPOSITORY / "pyproject.toml"), "-p", "order_store"],
+        cwd=tmp_path,
+        env=os.environ | {"MYPYPATH": f"{REPOSITORY / '.src'}:{tmp_path}"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert method
+    assert 'abstract class "NodeOrderStoreEffect" with abstract attribute "price_order"' in done.stdout
+    assert 'got "Sequence[ModelGetOrderResponse | OperationFailed]"' in done.stdout
+
+
+@pytest.mark.slow
 def test_the_generated_tests_of_all_golden_nodes_pass_untouched(tmp_path: Path) -> None:
     shutil.copytree(GOLDEN, tmp_path / "golden", ignore=shutil.ignore_patterns(".generation", "__pycache__"))
     plugins = 'pytest_plugins = ["omnibase_infra.shared.testing.postgres_fixtures"]\n'

@@ -25,6 +25,8 @@ from omnibase_infra.shared.generator.samples import WRONG, refusals_of, sample_f
 from omnibase_infra.shared.generator.services import SETTINGS, service_plan
 
 _TAG_FIELD: Final = "statement"
+# Names that `processors/statements.py` has already.
+_TABLES: Final = ("STATEMENTS", "COMMANDS")
 _ROW_COUNT: Final = FieldPlan("row_count", "int", description="rows returned, or changed when none are returned.")
 
 
@@ -43,7 +45,8 @@ class PlannedStatement(msgspec.Struct, frozen=True):
     @property
     def constant(self) -> str:
         """Return the name of its constant in `processors/statements.py`."""
-        return self.name.upper()
+        name = self.name.upper()
+        return f"{name}_" if name in _TABLES else name
 
     @property
     def columns(self) -> tuple[Column, ...]:
