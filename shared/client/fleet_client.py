@@ -199,7 +199,7 @@ class FleetClient:
                 raise InvalidPayloadError(f"command {index}: {error.message}", hint=error.hint) from None
         if not prepared:
             return []
-        await self._require([target.spec.topic])
+        await self._get_ready([target.spec.topic])
         await self._producer.send([record for _, record in prepared])
         return [envelope for envelope, _ in prepared]
 
@@ -238,7 +238,7 @@ class FleetClient:
             )
         data = target.encode_request(payload)
         command = Command(payload=payload, key=key, subject=subject, correlationid=correlationid)
-        await self._require([target.spec.topic, target.spec.answer_topic], min(timeout, TOPIC_CHECK_SECONDS))
+        await self._get_ready([target.spec.topic, target.spec.answer_topic], min(timeout, TOPIC_CHECK_SECONDS))
         sent: Envelope | None = None
         confirmed = False
         deadline = asyncio.timeout_at(asyncio.get_running_loop().time() + timeout - (time.monotonic() - began))
@@ -375,7 +375,9 @@ class FleetClient:
         finally:
             self._turns.put_nowait(None)
 
-    async def _require(self, topics: Sequence[str], timeout_seconds: float = TOPIC_CHECK_SECONDS) -> None:
+    async def _get_ready(self, topics: Sequence[str], timeout_seconds: float = TOPIC_CHECK_SECONDS) -> None:
+        # A new producer needs half a second for its id; it may begin while the topics are looked for.
+        self._producer.start()
         await self._require_physical([self._physical(topic) for topic in topics], timeout_seconds)
 
     async def _require_physical(self, topics: Sequence[str], timeout_seconds: float = TOPIC_CHECK_SECONDS) -> None:

@@ -134,7 +134,7 @@ def test_a_failed_answer_ends_the_process_with_5(omninode: RunProcess, answers: 
 
 
 def test_no_answer_ends_the_process_with_4(omninode: RunProcess, topics: list[str]) -> None:
-    result = omninode(*PUBLISH, "--timeout", "1s")
+    result = omninode(*PUBLISH, "--timeout", "4s")
     assert (result.returncode, result.stdout) == (4, "")
     assert "error: no answer to " in result.stderr
     assert f"(sent to {topics[0]}); the command may still run" in result.stderr

@@ -110,10 +110,11 @@ async def test_a_failed_answer_is_raised_with_what_the_worker_said(client: Fleet
 async def test_without_an_answer_the_time_out_names_topic_and_message(
     client: FleetClient, quoter: Any, kafka_settings: Settings
 ) -> None:
+    await client.request("price_quoter", "quote_price", quote(1))
     quoter.answering = lambda _: []
     with pytest.raises(RequestTimeoutError, match=r"may still run.*is a worker of price-quoter running") as caught:
-        await client.request("price_quoter", "quote_price", quote(1), timeout=1.5)
-    (command,) = quoter.commands
+        await client.request("price_quoter", "quote_price", quote(2), timeout=1)
+    _, command = quoter.commands
     assert command.id in caught.value.message
     assert f"{kafka_settings.realm}.onex.cmd.price-quoter.requests.v1" in caught.value.message
 
@@ -121,10 +122,11 @@ async def test_without_an_answer_the_time_out_names_topic_and_message(
 async def test_an_answer_after_the_time_out_is_dropped_and_the_next_request_gets_its_own(
     client: FleetClient, quoter: Any, answers: SimpleNamespace
 ) -> None:
+    await client.request("price_quoter", "quote_price", quote(1), correlationid="c")
     quoter.answering = lambda _: []
     with pytest.raises(RequestTimeoutError):
-        await client.request("price_quoter", "quote_price", quote(1), correlationid="c", timeout=1.5)
-    quoter.emit(*answers.quote(quoter.commands[0]))
+        await client.request("price_quoter", "quote_price", quote(9), correlationid="c", timeout=1)
+    quoter.emit(*answers.quote(quoter.commands[1]))
     quoter.answering = answers.quote
     answer = await client.request("price_quoter", "quote_price", quote(2), correlationid="c")
     assert answer.payload.price == 20
