@@ -25,9 +25,7 @@ def tail(  # noqa: PLR0913, PLR0917 - one parameter per option
     from_beginning: Annotated[
         bool, typer.Option("--from-beginning", help="Begin with what is in the log, not with what comes.")
     ] = False,
-    until_end: Annotated[
-        bool, typer.Option("--until-end", help="Print what is in the log now and stop.")
-    ] = False,
+    until_end: Annotated[bool, typer.Option("--until-end", help="Print what is in the log now and stop.")] = False,
     types: Annotated[
         list[str] | None,
         typer.Option(
