@@ -30,17 +30,16 @@ def main() -> int:
         return 2
     environment, lock = (ROOT / argument for argument in sys.argv[1:3])
     python = environment / "bin" / "python"
+    install = [str(python), "-m", "uv", "pip", "install", "--quiet", "--python", str(python)]
     steps: list[tuple[str, list[str]]] = [
         ("install the installer", [str(python), "-m", "pip", "install", "--quiet", "--upgrade", INSTALLER]),
         (
             f"install {_count(lock)} locked packages",
-            [str(python), "-m", "uv", "pip", "install", "--quiet", "--python", str(python), "--require-hashes"]
-            + ["-r", str(lock)],
+            [*install, "--require-hashes", "-r", str(lock)],
         ),
         (
             "install omnibase_infra itself, editable",
-            [str(python), "-m", "uv", "pip", "install", "--quiet", "--python", str(python), "--no-deps"]
-            + ["--no-build-isolation", "-e", str(ROOT)],
+            [*install, "--no-deps", "--no-build-isolation", "-e", str(ROOT)],
         ),
     ]
     if not python.exists():

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 EXIT_PROBLEMS: Final = 1
 EXIT_CONFIGURATION: Final = 2
 
-app = typer.Typer(name="contract", no_args_is_help=True)
+app = typer.Typer(name="contract", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.callback()

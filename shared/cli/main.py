@@ -41,7 +41,7 @@ class LazyGroup(TyperGroup):
         module = importlib.import_module(f"{_MODULES}.{module_name}")
         app = getattr(module, "app", None)
         if app is None:
-            app = typer.Typer(add_completion=False)
+            app = typer.Typer(add_completion=False, rich_markup_mode=None)
             app.command(name=cmd_name)(getattr(module, cmd_name))
         command = typer.main.get_command(app)
         command.name = cmd_name

@@ -47,9 +47,11 @@ def check_node(
     """
     run = f"run `{repair}`"
     findings = [*_generated(target, files, previous, run), *_peoples(target, files, run)]
-    for path in orphans(target, files, previous):
-        if path.exists():
-            findings.append(_finding(path, "orphan", "no contract asks for this file any more", run))
+    findings.extend(
+        _finding(path, "orphan", "no contract asks for this file any more", run)
+        for path in orphans(target, files, previous)
+        if path.exists()
+    )
     findings.extend(_strays(target, files, previous))
     if not target.marker.exists():
         findings.append(_finding(target.marker, "missing", "the node's folder is no package", run))

@@ -31,7 +31,7 @@ class NoSampleError(ValueError):
     """No value could be found for a schema; the message says where, and to give `examples`."""
 
 
-def schema_sample(schema: Schema, definitions: Mapping[str, Schema], path: str = "$") -> Any:
+def schema_sample(schema: Schema, definitions: Mapping[str, Schema], path: str = "$") -> Any:  # noqa: PLR0911 - a case each
     """Return a JSON value that fits a schema: its first example or default, or else one made from its constraints.
 
     Raises:

@@ -91,11 +91,11 @@ class PostgresHealthMonitor:
             except Exception as error:  # noqa: BLE001 - raised again, classified
                 raise_classified(error, connection_lost=is_lost(connection))
             seconds = time.perf_counter() - started
-            version = connection.get_server_version()
+            version = connection.get_server_version()  # asyncpg keeps the 4 of 18.4 as the micro version
         messages = []
         if read_only:
             messages.append("the server is read-only")
         if seconds > self._slow_seconds:
             messages.append(f"a round trip took {seconds * 1000:.0f} ms")
         status: HealthState = "degraded" if messages else "healthy"
-        return status, round(seconds * 1000, 3), f"{version.major}.{version.minor}", "; ".join(messages)
+        return status, round(seconds * 1000, 3), f"{version.major}.{version.micro}", "; ".join(messages)

@@ -8,7 +8,7 @@ import msgspec
 
 from omnibase_infra.shared.core import envelope as envelopes
 from omnibase_infra.shared.core.envelope import Envelope
-from omnibase_infra.shared.core.errors import InvalidNameError
+from omnibase_infra.shared.core.errors import BusinessError, InvalidNameError
 from omnibase_infra.shared.core.naming import Realm, TopicName, operation_type
 from omnibase_infra.shared.core.outcomes import OperationFailed
 from omnibase_infra.shared.core.ports import StoredOutput
@@ -22,12 +22,23 @@ UNKNOWN_OPERATION: Final = "unknown_operation"
 class Answers:
     """Builds the answers of one worker."""
 
-    def __init__(self, spec: WorkerSpec, realm: Realm) -> None:
+    def __init__(self, spec: WorkerSpec, realm: Realm, max_bytes: int | None = None) -> None:
+        """Args:
+        spec: whose answers.
+        realm: names the source.
+        max_bytes: of an answer with its key; default: the largest record the worker itself would read.
+        """
         self._spec = spec
         self._source = realm.source(spec.worker)
+        self._max_bytes = spec.max_record_bytes if max_bytes is None else min(max_bytes, spec.max_record_bytes)
 
     def of(self, record: Record, operation: OperationSpec, outcome: Any, time: str) -> tuple[StoredOutput, ...]:
-        """Return the answer to a record, none for a one-way operation. `time` is RFC 3339."""
+        """Return the answer to a record, none for a one-way operation. `time` is RFC 3339.
+
+        Raises:
+            BusinessError: it is larger than a record may be. Sent, it would be refused for ever; so the effect is
+                rolled back where that can be done, and the command is answered `failed`.
+        """
         if not operation.answer_topic:
             return ()
         cause = record.envelope
@@ -38,7 +49,15 @@ class Answers:
         else:
             event_type, schema = operation.completed_type, operation.completed_schema
             data = envelopes.encode_data(outcome)
-        return (self._output(record, operation, event_type, schema, data, time),)
+        answer = self._output(record, operation, event_type, schema, data, time)
+        size = len(answer.value) + len(answer.key or b"")
+        if size > self._max_bytes and not isinstance(outcome, OperationFailed):
+            raise BusinessError(
+                f"{operation.name}: the answer has {size} bytes, at most {self._max_bytes} are published",
+                code="answer-too-large",
+                details={"bytes": str(size), "limit": str(self._max_bytes)},
+            )
+        return (answer,)
 
     def _output(
         self, record: Record, operation: OperationSpec, event_type: str, schema: str, data: msgspec.Raw, time: str
@@ -48,7 +67,6 @@ class Answers:
             cause,
             worker=self._spec.worker,
             source=self._source,
-            # One step for both outcomes: whichever is answered in the end has one id.
             step=f"{operation.name}.answer",
             event_type=event_type,
             data=data,

@@ -9,7 +9,7 @@ from omnibase_infra.shared.registry.container import ONEXContainer
 from order_store.v1_0_0.node import NodeOrderStoreEffect
 
 
-def build(container: ONEXContainer) -> NodeOrderStoreEffect:
+def build(_container: ONEXContainer) -> NodeOrderStoreEffect:
     """Return the node, complete: an operation that is missing fails type checks, and here.
 
     Raises:

@@ -9,7 +9,7 @@ from omnibase_infra.shared.registry.container import ONEXContainer
 from price_desk.v2_1_0.node import NodePriceDeskEffect
 
 
-def build(container: ONEXContainer) -> NodePriceDeskEffect:
+def build(_container: ONEXContainer) -> NodePriceDeskEffect:
     """Return the node, complete: an operation that is missing fails type checks, and here.
 
     Raises:
