@@ -152,7 +152,10 @@ def test_dead_letters_are_shown_with_their_headers(
     omninode: RunProcess, topics: list[str], kafka_settings: Settings
 ) -> None:
     producer = Producer({"bootstrap.servers": kafka_settings.kafka_bootstrap_servers or ""})
-    headers: list[tuple[str, str | bytes | None]] = [("onex-error-code", b"undecodable"), ("onex-error-message", b"not JSON")]
+    headers: list[tuple[str, str | bytes | None]] = [
+        ("onex-error-code", b"undecodable"),
+        ("onex-error-message", b"not JSON"),
+    ]
     producer.produce(topics[2], b"{", b"k", headers=headers)
     assert producer.flush(10) == 0
     result = omninode("tail", "postgres-adapter", "--dead-letters", "--from-beginning", "--limit", "1")
