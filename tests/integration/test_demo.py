@@ -20,7 +20,7 @@ from confluent_kafka.admin import AdminClient
 from omnibase_infra.shared.testing.kafka_fixtures import KafkaServer
 from omnibase_infra.shared.testing.postgres_fixtures import PostgresServer
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 DEMO = [sys.executable, "-m", "omnibase_infra.shared.cli.main", "demo", "--commands", "1000", "--keys", "50", "--json"]
 PROCESS_ID = re.compile(r"pid (\d+)")
@@ -49,7 +49,7 @@ class Demo:
             )
         return self._process
 
-    def end(self, seconds: float = 120.0) -> tuple[int, str]:
+    def end(self, seconds: float = 200.0) -> tuple[int, str]:
         """Wait for its end; return exit code and stdout."""
         assert self._process is not None
         stdout, _ = self._process.communicate(timeout=seconds)
@@ -67,7 +67,12 @@ class Demo:
         return [int(number) for number in PROCESS_ID.findall(self.told)]
 
     def wait_until_told(self, text: str) -> None:
-        eventually(lambda: text in self.told, f"{text!r} in:\n{self.told}")
+        eventually(lambda: text in self.told or self.has_ended, f"{text!r} is told")
+        assert text in self.told, f"it ended before:\n{self.told}"
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process is None or self._process.poll() is not None
 
     async def left_behind(self) -> dict[str, list[str]]:
         """Return the topics and databases of the demo's realm."""
@@ -95,7 +100,7 @@ def demo(kafka_container: KafkaServer, postgres_container: PostgresServer, tmp_p
     demo.close()
 
 
-def eventually(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+def eventually(condition: Callable[[], bool], what: str, seconds: float = 150.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
@@ -184,7 +189,7 @@ if sys.platform == "linux":  # nowhere else does a child end with its parent
         demo.wait_until_told("worker 2 pid")
         process.kill()
         demo.end()
-        eventually(lambda: not any(map(is_running, demo.workers())), "the workers end", seconds=10)
+        eventually(lambda: not any(map(is_running, demo.workers())), "the workers end", seconds=30)
 
 
 def test_a_worker_that_ends_by_itself_is_an_error_with_the_end_of_its_log(demo: Demo) -> None:
