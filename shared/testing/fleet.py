@@ -115,6 +115,10 @@ class WorkerProcess:
         except OSError:
             return 0, None
 
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """Return the log lines of an event."""
+        return [line for line in self.lines() if line["event"] == event]
+
     def lines(self) -> list[dict[str, Any]]:
         """Return the log lines that are JSON."""
         return [json.loads(line) for line in self.log.splitlines() if line.startswith("{") and line.endswith("}")]
@@ -150,7 +154,8 @@ class Fleet:
         spec = self.spec if partitions is None else msgspec.structs.replace(self.spec, partitions=partitions)
         admin = KafkaTopicAdmin(self.settings, log=_quiet)
         registry = TopicRegistry.from_specs([spec], self.realm)
-        provision(admin, registry.catalogue, self.realm)
+        report = provision(admin, registry.catalogue, self.realm)
+        assert report.is_complete, f"the topics could not be made: {report}"
 
     def start(self, **environment: str) -> WorkerProcess:
         """Start a worker process; `environment` adds OMNIBASE_* variables."""
@@ -241,6 +246,17 @@ class Fleet:
         finally:
             reader.close()
         return found
+
+    def count_dead_letters(self) -> int:
+        """Return how many dead letters there are now. Blocks for a round trip."""
+        name = self.physical(str(self.spec.dead_letter_topic))
+        reader = self._reader(str(self.spec.dead_letter_topic))
+        try:
+            marks = [reader.get_watermark_offsets(one, timeout=10) for one in reader.assignment()]
+        finally:
+            reader.close()
+        assert marks, f"{name} has no partitions"
+        return sum(high - low for low, high in marks)
 
     async def fetch_value(self, sql: str) -> Any:
         """Return one value from the database."""
