@@ -13,6 +13,8 @@ from typing import Any, Final
 from omnibase_infra.shared.core.errors import DependencyUnavailableError, OmnibaseError
 from omnibase_infra.shared.core.ports import EffectStore
 from omnibase_infra.shared.core.worker_spec import WorkerSpec
+from omnibase_infra.shared.observability.log_events import LogEvent
+from omnibase_infra.shared.observability.structured_logger import get_logger
 from omnibase_infra.shared.resilience.circuit_breaker_factory import CircuitBreakerFactory
 from omnibase_infra.shared.resilience.dependency_breaker import DependencyBreaker, Permit
 
@@ -73,6 +75,10 @@ class DependencyPassage:
                     self._changed()
             else:
                 dependency.breaker.release(permit)
+
+    def silent(self) -> str | None:
+        """Return the name of a dependency that did not answer when it was last asked, if there is one."""
+        return next((one.store.dependency for one, _ in self._held if not one.answers), None)
 
     def release(self) -> None:
         """Give the permits back; after an outcome was reported this does nothing."""
@@ -176,6 +182,10 @@ class Dependencies:
             # and nothing for the breaker.
             dependency.answers, dependency.message = False, error.message
             dependency.breaker.release(permit)
+        except Exception as error:  # noqa: BLE001 - a driver's surprise at a ping must not end the work under way
+            dependency.answers, dependency.message = False, f"a ping failed unexpectedly: {type(error).__name__}"
+            dependency.breaker.release(permit)
+            get_logger().error(LogEvent.DEPENDENCY_UNAVAILABLE, dependency=name, error=error, exc_info=error)
         except BaseException:
             dependency.breaker.release(permit)
             raise

@@ -33,6 +33,7 @@ from omnibase_infra.shared.runtime.records import Record
 
 # How far a producer's clock may be ahead of ours before its `expirytime` counts.
 CLOCK_TOLERANCE_SECONDS = 5.0
+_LAST_DAY_MS = 253_402_128_000_000  # 9999-12-30; the day after stands for infinity in some drivers
 
 
 class Settled(msgspec.Struct):
@@ -53,7 +54,8 @@ class Settled(msgspec.Struct):
 def inbox_message(record: Record) -> InboxMessage:
     """Return the record's identity for the inbox; its day comes from the id's own time, so it never moves."""
     envelope = record.envelope
-    day_ms = uuid7_milliseconds(envelope.id)
+    own_ms = uuid7_milliseconds(envelope.id)
+    day_ms = own_ms if own_ms is not None else max(record.timestamp_ms, 0)
     return InboxMessage(
         source=envelope.source,
         message_id=envelope.id,
@@ -62,7 +64,8 @@ def inbox_message(record: Record) -> InboxMessage:
         topic=record.work.physical,
         partition=record.work.partition,
         offset=record.offset,
-        day_ms=day_ms if day_ms is not None else max(record.timestamp_ms, 0),
+        # A UUIDv7 reaches beyond the calendar; a record with such an id must not fail for ever.
+        day_ms=min(day_ms, _LAST_DAY_MS),
     )
 
 

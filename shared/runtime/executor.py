@@ -110,7 +110,7 @@ class Executor:
     async def _attempt(self, lane: Lane, records: Sequence[Record], passage: Passage) -> list[Settled]:
         """Run records, halving the batch until the ones that fail are alone; return those with an outcome."""
         try:
-            settled = await self._within_deadline(lane, records)
+            settled = await self._within_deadline(lane, records, passage)
         except DependencyUnavailableError as error:
             self._unavailable(records, error, passage)
             return []
@@ -154,7 +154,8 @@ class Executor:
             self._lanes.postpone(record, delay)
         return True
 
-    async def _within_deadline(self, lane: Lane, records: Sequence[Record]) -> list[Settled]:
+    async def _within_deadline(self, lane: Lane, records: Sequence[Record], passage: Passage) -> list[Settled]:
+        """Run records; a deadline missed while a dependency is silent is the dependency's fault, else the handler's."""
         limit = lane.operation.timeout_seconds
         try:
             async with asyncio.timeout(limit) as deadline:
@@ -162,8 +163,17 @@ class Executor:
         except TimeoutError as error:
             if not deadline.expired():
                 raise
+            late = f"{lane.operation.name} did not finish within {limit:g} s"
+            if (silent := passage.silent()) is not None:
+                raise DependencyUnavailableError(f"{late}, and {silent} does not answer", dependency=silent) from error
+            raise TransientError(late, dependency=self._spec.worker) from error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody cancelled this executor: let through, it would end one silently and leave its lane short of it.
             raise TransientError(
-                f"{lane.operation.name} did not finish within {limit:g} s", dependency=self._spec.worker
+                f"{lane.operation.name} waited for something that was cancelled", dependency=self._spec.worker
             ) from error
 
     async def _failed(self, lane: Lane, record: Record, error: Exception, passage: Passage) -> list[Settled]:
@@ -185,8 +195,8 @@ class Executor:
         except DependencyUnavailableError as unavailable:
             record.attempts = max(0, record.attempts - 1)
             self._unavailable((record,), unavailable, passage)
-        except OmnibaseError as failure:
-            # The outcome could not be stored, so the record is not finished: it is tried again from the start.
+        except Exception as failure:  # noqa: BLE001 - one record whose outcome cannot be stored must not end the worker
+            # It is not finished, so it is tried again from the start, and nothing after it is committed.
             self._log_failure(lane, record, failure)
             self._lanes.postpone(record, SETTLE_DELAY_SECONDS)
         return []
@@ -295,8 +305,11 @@ class Executor:
 
 
 def _came_from(error: Exception, needs: tuple[str, ...]) -> bool:
-    """Return whether the error is an answer of one of the dependencies, which proves that it is there."""
-    return getattr(error, "dependency", None) in needs
+    """Return whether the error is an answer of one of the dependencies, which proves that it is there.
+
+    Having no room for us is none: our own connections may all hang in a server that is silent.
+    """
+    return getattr(error, "dependency", None) in needs and not isinstance(error, DependencyBusyError)
 
 
 def _last_failure(error: Exception, record: Record) -> OperationFailed:

@@ -33,6 +33,10 @@ class Passage(Protocol):
         """Report that one of them is down."""
         ...
 
+    def silent(self) -> str | None:
+        """Return the name of a dependency that did not answer when it was last asked, if there is one."""
+        ...
+
     def release(self) -> None:
         """Give the passage back without saying anything about the dependencies."""
         ...
@@ -180,6 +184,7 @@ class Lanes:
             # Only a key that is ordered and in flight is in the table, so membership says it all.
             if key is not None and key in work.busy and record.lane is not None:
                 self._release(work.busy, key, record.lane)
+            record.forget_content()
         self._on_left(count, size)
 
     def requeue(self, records: Iterable[Record]) -> None:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
+from omnibase_infra.shared.core.headers import STRUCTURED_HEADERS
 from omnibase_infra.shared.core.naming import TopicName
 
 if TYPE_CHECKING:
@@ -59,15 +60,30 @@ class Record:
         self.key = key
         self.value = value
         self.headers = headers
-        self.size = len(value) if value is not None else 0
+        self.size = _size(key, value, headers)
         self.stage = WAITING
         self.attempts = 0
         self.first_failed_at = ""
         self.envelope: Envelope = None  # type: ignore[assignment]  # set by intake before anything reads it
         self.lane: Lane | None = None  # None for a record that no operation may see
 
+    def forget_content(self) -> None:
+        """Drop what only running it takes: a finished record may stay in the ledger behind one that is not."""
+        self.key = self.value = self.headers = None
+        self.envelope = None  # type: ignore[assignment]  # nothing reads it any more
+
     def __repr__(self) -> str:
         return f"{self.work.physical}[{self.work.partition}]@{self.offset}"
+
+
+def _size(key: bytes | None, value: bytes | None, headers: Headers | None) -> int:
+    """Return the bytes that hold memory; the header that most records have is too small to count."""
+    size = len(value) if value is not None else 0
+    if key is not None:
+        size += len(key)
+    if headers and headers != STRUCTURED_HEADERS:
+        size += sum([len(name) + len(content or b"") for name, content in headers])
+    return size
 
 
 class PartitionWork:
@@ -108,6 +124,13 @@ class PartitionWork:
         while ledger and ledger[0].stage == DONE:
             self._committable = ledger.popleft().offset + 1
         return self._committable
+
+    def holds_more_than(self, limit: int) -> bool:
+        """Return whether more records than that are kept for the first unfinished one. Consumer thread."""
+        if len(self._ledger) <= limit:
+            return False
+        self.advance()
+        return len(self._ledger) > limit
 
     def waiting(self) -> list[Record]:
         """Return the records that have not started."""

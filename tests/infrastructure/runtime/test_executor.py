@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, date, datetime
 from typing import Any
 
 import msgspec
@@ -45,7 +46,7 @@ from omnibase_infra.shared.runtime.answers import Answers
 from omnibase_infra.shared.runtime.dead_letters import DeadLetters, TooManyDeadLettersError
 from omnibase_infra.shared.runtime.delivery import Delivery
 from omnibase_infra.shared.runtime.dependencies import Dependencies
-from omnibase_infra.shared.runtime.execution import Execution
+from omnibase_infra.shared.runtime.execution import Execution, inbox_message
 from omnibase_infra.shared.runtime.executor import Executor
 from omnibase_infra.shared.runtime.lanes import Lane, Lanes
 from omnibase_infra.shared.runtime.records import PartitionWork, Record
@@ -74,6 +75,7 @@ class Order(msgspec.Struct, frozen=True):
     """The request and, for the tests, the response."""
 
     number: int
+    text: str = ""
 
 
 class MemoryStore:
@@ -85,6 +87,7 @@ class MemoryStore:
         self.inbox: dict[tuple[str, str], tuple[bytes, tuple[StoredOutput, ...]]] = {}
         self.effects: list[int] = []
         self.down = False
+        self.broken = 0  # how many sessions cannot store an outcome, for a reason nobody knows
 
     @asynccontextmanager
     async def session(self, isolation: IsolationLevel | None = None) -> AsyncIterator[MemorySession]:
@@ -125,6 +128,9 @@ class MemorySession:
         return AlreadyProcessed(found[1]) if found[0] == message.payload_hash else Reused()
 
     async def store(self, outputs: Sequence[tuple[InboxMessage, Sequence[StoredOutput]]]) -> None:
+        if self._store.broken:
+            self._store.broken -= 1
+            raise RuntimeError("what is this")
         for message, produced in outputs:
             self.stored[message.source, message.message_id] = (message.payload_hash, tuple(produced))
 
@@ -149,6 +155,7 @@ class Handler:
     def __init__(self, act: Callable[[int], Awaitable[None]]) -> None:
         self._act = act
         self.batches: list[list[int]] = []
+        self.text: dict[int, str] = {}
 
     def decode(self, data: msgspec.Raw) -> Order:
         return decode_payload(msgspec.json.Decoder(Order), data)
@@ -162,7 +169,7 @@ class Handler:
             await self._act(request.number)
             assert context.session is not None
             context.session.connection.effects.append(request.number)
-        return list(requests)
+        return [Order(request.number, self.text.get(request.number, "")) for request in requests]
 
 
 class Shop:
@@ -192,6 +199,8 @@ class Shop:
         metrics = WorkerMetrics(MetricsRegistry(process_metrics=False), self.spec)
         stores = {"postgres": self.store}
         self.dependencies = Dependencies(self.spec, stores, CircuitBreakerFactory(metrics.dependencies), lambda: None)
+        self.postgres = self.dependencies.by_name["postgres"]
+        self.postgres.answers = True
         self.lane = Lane(spec, self.handler, self.dependencies.gate(spec.needs))
         self.lanes.add(self.lane)
         self.executor = Executor(
@@ -252,7 +261,9 @@ async def fine(number: int) -> None:
     """Do nothing, successfully."""
 
 
-def failing(numbers: set[int], error: Callable[[], Exception], times: int = 10**9) -> Callable[[int], Awaitable[None]]:
+def failing(
+    numbers: set[int], error: Callable[[], BaseException], times: int = 10**9
+) -> Callable[[int], Awaitable[None]]:
     """Return an act that raises for some requests, the first `times` times."""
     left = dict.fromkeys(numbers, times)
 
@@ -267,10 +278,10 @@ def failing(numbers: set[int], error: Callable[[], Exception], times: int = 10**
 async def test_every_record_has_one_effect_and_one_answer() -> None:
     shop = Shop(fine)
     async with shop.running():
-        records = [shop.submit({"number": number}) for number in range(50)]
+        ids = {shop.submit({"number": number}).envelope.id for number in range(50)}
         await shop.all_done()
     assert sorted(shop.store.effects) == list(range(50))
-    assert {answer.causationid for answer in shop.answers()} == {record.envelope.id for record in records}
+    assert {answer.causationid for answer in shop.answers()} == ids
 
 
 async def test_a_business_error_is_found_by_halving_answered_and_spares_its_neighbours() -> None:
@@ -298,11 +309,11 @@ async def test_a_record_that_fails_for_a_while_is_retried_in_place_and_its_key_w
 async def test_an_error_nobody_knows_ends_as_dead_letter_and_failed_answer_without_its_text() -> None:
     shop = Shop(failing({0}, lambda: RuntimeError("password=hunter2")))
     async with shop.running():
-        record = shop.submit({"number": 0}, key=b"k")
+        value = shop.submit({"number": 0}, key=b"k").value
         await shop.all_done()
     (letter,) = shop.dead()
     headers = dict(letter.headers or [])
-    assert (letter.value, letter.key) == (record.value, b"k")
+    assert (letter.value, letter.key) == (value, b"k")
     assert headers[TransportHeader.ERROR_CODE] == b"internal-error"
     assert headers[TransportHeader.ATTEMPT] == b"3"
     (failure,) = shop.failures()
@@ -313,10 +324,10 @@ async def test_an_error_nobody_knows_ends_as_dead_letter_and_failed_answer_witho
 async def test_a_dead_record_redelivered_after_a_crash_is_buried_again_and_not_run_again() -> None:
     shop = Shop(failing({0}, lambda: RuntimeError("always")))
     async with shop.running():
-        record = shop.submit({"number": 0})
+        message_id = shop.submit({"number": 0}).envelope.id
         await shop.all_done()
         runs = len(shop.handler.batches)
-        shop.submit({"number": 0}, message_id=record.envelope.id)
+        shop.submit({"number": 0}, message_id=message_id)
         await shop.all_done()
     assert len(shop.handler.batches) == runs
     assert [dict(letter.headers or [])[TransportHeader.ERROR_CODE] for letter in shop.dead()] == [b"internal-error"] * 2
@@ -444,3 +455,94 @@ async def test_work_of_a_partition_given_up_is_not_finished_for_its_next_owner()
                 await asyncio.sleep(0.001)
     assert shop.store.effects == [0]
     assert shop.work.advance() == 1
+
+
+async def test_having_no_room_for_us_is_no_proof_that_a_dependency_answers() -> None:
+    shop = Shop(failing({0}, lambda: DependencyBusyError("no connection", dependency="postgres"), times=1))
+    shop.postgres.answers = False
+    async with shop.running():
+        shop.submit({"number": 0})
+        while not shop.handler.batches:
+            await asyncio.sleep(0.001)
+        assert not shop.postgres.answers
+        await shop.all_done()
+    assert shop.postgres.answers
+
+
+async def test_a_deadline_missed_while_a_dependency_is_silent_spends_no_attempt() -> None:
+    thawed = asyncio.Event()
+
+    async def act(number: int) -> None:
+        await thawed.wait()
+
+    shop = Shop(act, timeout_seconds=0.02)
+    shop.postgres.answers = False
+    async with shop.running():
+        record = shop.submit({"number": 0})
+        while len(shop.handler.batches) < 2:
+            await asyncio.sleep(0.001)
+        assert record.attempts == 0
+        thawed.set()
+        await shop.all_done()
+    assert shop.store.effects == [0]
+    assert not shop.dead()
+
+
+async def test_a_record_whose_outcome_cannot_be_stored_is_kept_and_ends_no_executor() -> None:
+    shop = Shop(failing({0}, lambda: BusinessError("no", code="constraint-violated")))
+    async with shop.running() as task:
+        shop.store.broken = 2
+        shop.submit({"number": 0})
+        shop.submit({"number": 1})
+        async with asyncio.timeout(5):
+            while shop.store.broken:
+                await asyncio.sleep(0.001)
+            assert shop.work.advance() < 0
+            await shop.all_done()
+        assert not task.done()
+    assert [failure.code for failure in shop.failures()] == ["constraint-violated"]
+    assert shop.store.effects == [1]
+
+
+async def test_a_handler_that_waits_for_something_cancelled_fails_like_any_other_and_its_executor_lives() -> None:
+    shop = Shop(failing({0}, asyncio.CancelledError, times=1), concurrency=1)
+    async with shop.running():
+        shop.submit({"number": 0})
+        await shop.all_done()
+    assert shop.store.effects == [0]
+
+
+async def test_an_answer_larger_than_a_record_may_be_rolls_the_effect_back_and_is_answered_failed() -> None:
+    shop = Shop(fine)
+    shop.handler.text = {3: "x" * 1_048_576}
+    async with shop.running():
+        for number in range(6):
+            shop.submit({"number": number})
+        await shop.all_done()
+    (failure,) = shop.failures()
+    assert failure.code == "answer-too-large"
+    assert sorted(shop.store.effects) == [0, 1, 2, 4, 5]
+
+
+@pytest.mark.parametrize("message_id", ["ffffffff-ffff-7fff-bfff-ffffffffffff", "00000000-0000-7000-8000-000000000000"])
+async def test_an_id_whose_time_is_beyond_the_calendar_has_an_inbox_day_all_the_same(message_id: str) -> None:
+    shop = Shop(fine)
+    record = shop.submit({"number": 0}, message_id=message_id)
+    message = inbox_message(record)
+    assert datetime.fromtimestamp(message.day_ms / 1000, UTC).date() < date.max
+
+
+async def test_a_time_stamp_beyond_the_calendar_has_an_inbox_day_all_the_same() -> None:
+    shop = Shop(fine)
+    record = shop.submit({"number": 0}, message_id="outside")
+    record.timestamp_ms = 2**62
+    assert datetime.fromtimestamp(inbox_message(record).day_ms / 1000, UTC).date() < date.max
+
+
+async def test_a_finished_record_keeps_nothing_but_its_place() -> None:
+    shop = Shop(fine)
+    async with shop.running():
+        record = shop.submit({"number": 0}, key=b"a")
+        await shop.all_done()
+    assert (record.value, record.key, record.headers, record.envelope) == (None, None, None, None)
+    assert record.offset == 0
