@@ -11,6 +11,7 @@
     │   ├── TopicMissingError         a declared topic does not exist on the cluster
     │   ├── OffsetMissingError        a group has no committed offset where it must have one
     │   ├── OffsetOutOfRangeError     a committed offset points outside the log
+    │   ├── CorruptLogError           records of a topic cannot be read by the Kafka client
     │   └── SchemaMissingError        the database lacks a table or statement the worker needs
     ├── ClusterRefusedError           the Kafka cluster understood an administrative request and said no
     │   └── GroupInUseError           offsets of a group cannot be changed while it has members
@@ -134,6 +135,12 @@ class OffsetOutOfRangeError(ConfigurationError):
     """A committed offset points outside the log; records may have been lost to retention."""
 
     code = "offset-out-of-range"
+
+
+class CorruptLogError(ConfigurationError):
+    """Records of a topic cannot be read by the Kafka client; going past them would lose them."""
+
+    code = "corrupt-log"
 
 
 class SchemaMissingError(ConfigurationError):

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from omnibase_infra.shared.core.errors import (
+    CorruptLogError,
     DependencyUnavailableError,
     OffsetOutOfRangeError,
     OmnibaseError,
@@ -29,8 +30,14 @@ from omnibase_infra.shared.runtime.start_positions import start_positions
 BATCH_RECORDS: Final = 500
 POLL_SECONDS: Final = 0.1
 COMMIT_SECONDS: Final = 1.0
+# Finished records kept behind one that is not; beyond it their partition waits, or memory would grow without bound.
+LEDGER_RECORDS: Final = 50_000
 _OFFSET_ERRORS: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 _TOPIC_ERRORS: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
+# Records that the client could not read and goes past: what comes after them must not be committed.
+_DATA_ERRORS: Final = frozenset(
+    {KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION, KafkaError.INVALID_MSG, KafkaError.INVALID_MSG_SIZE}
+)
 _AUTHORISATION_ERRORS: Final = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED})
 
 
@@ -85,6 +92,7 @@ class ConsumerThread(threading.Thread):
         self._clock = clock
         self._stop_requested = threading.Event()
         self._paused: frozenset[tuple[str, int]] = frozenset()
+        self._held_up: frozenset[tuple[str, int]] = frozenset()
         self._committed: dict[tuple[str, int], int] = {}
         self._last_commit = clock()
         self.works: dict[tuple[str, int], PartitionWork] = {}
@@ -92,7 +100,7 @@ class ConsumerThread(threading.Thread):
         self.assigned = False
 
     def stop(self) -> None:
-        """Ask the thread to commit, leave the group and end. Drain the lanes before."""
+        """Ask the thread to drain, commit, leave the group and end."""
         self._stop_requested.set()
         self._flow.interrupt()
 
@@ -106,14 +114,17 @@ class ConsumerThread(threading.Thread):
                 self._turn()
         except BaseException as error:  # noqa: BLE001 - reported to the loop, which stops the worker with it
             self._loop.failed(_named(error))
-        finally:
+        try:
             self._close()
+        except BaseException as error:  # noqa: BLE001 - likewise: nobody reads what a thread raises
+            self._loop.failed(_named(error))
 
     def _turn(self) -> None:
         self.polled_at = self._clock()
         room = self._flow.wait_for_room(POLL_SECONDS)
         self._apply_pauses(room)
-        first = self._consumer.poll(POLL_SECONDS)
+        # Without room it has waited already, and nothing but callbacks can come.
+        first = self._consumer.poll(POLL_SECONDS if room else 0.0)
         if first is not None:
             messages = [first]
             messages.extend(self._consumer.consume(BATCH_RECORDS - 1, 0))
@@ -165,16 +176,21 @@ class ConsumerThread(threading.Thread):
             )
         if error.code() in _TOPIC_ERRORS:
             raise TopicMissingError(f"{message.topic()} does not exist", hint="run `omninode topics apply`")
+        if error.code() in _DATA_ERRORS:
+            raise CorruptLogError(
+                f"{place}: records cannot be read: {error.str()}",
+                hint="mend the log or the brokers, or go past them with `omninode offsets reset`",
+            )
         if error.fatal() or error.code() in _AUTHORISATION_ERRORS:
             raise KafkaException(error)
         self._log.warning(LogEvent.BROKER_ERROR, place=place, error=error.str())
 
     def _apply_pauses(self, room: bool) -> None:
         """Bring the paused set to what flow control and open breakers ask for."""
-        blocked = self._flow.blocked_topics
-        if room and not blocked and not self._paused:
+        blocked, held_up = self._flow.blocked_topics, self._find_held_up()
+        if room and not blocked and not held_up and not self._paused:
             return
-        wanted = frozenset(key for key, work in self.works.items() if not room or work.topic in blocked)
+        wanted = held_up.union(key for key, work in self.works.items() if not room or work.topic in blocked)
         if wanted == self._paused:
             return
         pause, resume = wanted - self._paused, (self._paused - wanted) & self.works.keys()
@@ -184,6 +200,18 @@ class ConsumerThread(threading.Thread):
             self._consumer.resume([TopicPartition(*key) for key in resume])
         self._paused = wanted
         self._metrics.paused_partitions.set(len(wanted))
+
+    def _find_held_up(self) -> frozenset[tuple[str, int]]:
+        """Return the partitions in which one record has been unfinished while very many after it were finished."""
+        held_up = frozenset(key for key, work in self.works.items() if work.holds_more_than(LEDGER_RECORDS))
+        if held_up - self._held_up:
+            self._log.error(
+                LogEvent.PARTITIONS_PAUSED,
+                partitions=[f"{topic}[{number}]" for topic, number in sorted(held_up)],
+                reason="a record stays unfinished; earlier lines say why",
+            )
+        self._held_up = held_up
+        return held_up
 
     def _commit(self, works: Iterable[PartitionWork], *, wait: bool) -> None:
         """Commit what is finished and was not committed yet; a failed commit is repeated with the next one."""
@@ -229,14 +257,15 @@ class ConsumerThread(threading.Thread):
                 topic, partition.topic, partition.partition
             )
         consumer.incremental_assign(positions)
+        if positions:
+            # The client remembers a pause beyond the loss of a partition; we start with none.
+            consumer.resume(positions)
         self.assigned = True
         self._rebalanced("assigned", LogEvent.PARTITIONS_ASSIGNED, partitions, began)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         began = self._clock()
-        works = self._given_up(partitions)
-        self._loop.drain(works)
-        self._commit(works, wait=True)
+        self._finish(self._given_up(partitions))
         self._forget(partitions)
         consumer.incremental_unassign(partitions)
         self._rebalanced("revoked", LogEvent.PARTITIONS_REVOKED, partitions, began)
@@ -249,6 +278,7 @@ class ConsumerThread(threading.Thread):
         self._loop.lose(works)
         self._forget(partitions)
         consumer.incremental_unassign(partitions)
+        self.assigned = False
         self._rebalanced("lost", LogEvent.PARTITIONS_LOST, partitions, began)
 
     def _given_up(self, partitions: Sequence[TopicPartition]) -> list[PartitionWork]:
@@ -275,12 +305,19 @@ class ConsumerThread(threading.Thread):
             owned=len(self.works),
         )
 
+    def _finish(self, works: Iterable[PartitionWork]) -> None:
+        """Drain partitions and commit what is finished; once only, though closing the consumer revokes them again."""
+        left = [work for work in works if not work.closed]
+        if left:
+            for work in left:
+                work.closed = True
+            self._loop.drain(left)
+            self._commit(left, wait=True)
+
     def _close(self) -> None:
         """Commit what is finished and leave the group; the next owner goes on from there."""
         try:
-            if works := list(self.works.values()):
-                self._loop.drain(works)
-                self._commit(works, wait=True)
+            self._finish(self.works.values())
         finally:
             self._consumer.close()
 

@@ -25,6 +25,7 @@ class FlowControl:
         self._left_records = self._left_bytes = 0
         self._room = threading.Event()
         self._room.set()
+        self._full = False
         self.blocked_topics: frozenset[str] = frozenset()
 
     @property
@@ -52,14 +53,16 @@ class FlowControl:
     def wait_for_room(self, seconds: float) -> bool:
         """Return whether more may be handed over, after waiting up to `seconds` for it. Consumer thread.
 
-        A short wait here is cheaper than a pause: pausing throws away what the client has fetched already.
+        A short wait here is cheaper than a pause: pausing throws away what the client has fetched already. For the
+        same reason, once full it stays full until well below the bound.
         """
-        if self.records < self._max_records and self.bytes < self._max_bytes:
+        if not self._full and self.records < self._max_records and self.bytes < self._max_bytes:
             return True
         self._room.clear()
         if self._below_low():  # the loop may have drained between the look and the clear
             self._room.set()
-        return self._room.wait(seconds)
+        self._full = not self._room.wait(seconds)
+        return not self._full
 
     def interrupt(self) -> None:
         """End a wait for room."""

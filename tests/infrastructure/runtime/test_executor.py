@@ -544,5 +544,5 @@ async def test_a_finished_record_keeps_nothing_but_its_place() -> None:
     async with shop.running():
         record = shop.submit({"number": 0}, key=b"a")
         await shop.all_done()
-    assert (record.value, record.key, record.headers, record.envelope) == (None, None, None, None)
+    assert not any((record.value, record.key, record.headers, record.envelope))
     assert record.offset == 0
