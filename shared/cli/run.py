@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from omnibase_infra.shared.runtime.worker import Worker
 
 _TOPIC_CHECK_SECONDS: Final = 5.0
-_CLOSE_SECONDS: Final = 10.0
+# The drain has waited for what was under way; the rest is sent again by whoever runs its input again.
+_CLOSE_SECONDS: Final = 2.0
 
 
 def run(
@@ -117,8 +118,8 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
         watchdog.start()
         stack.callback(watchdog.stop)
         worker.watched_by(lambda: watchdog.blocked_seconds)
-        await _check_topics(spec, settings)
         _stop_on_signals(worker.request_stop)
+        await _check_topics(spec, settings)
         _tune_collector()
         await worker.run()
         log.info(LogEvent.WORKER_STOPPED)

@@ -117,6 +117,11 @@ def decode(
     return envelope if envelope.data_base64 is None else _from_base64(envelope, limits)
 
 
+def is_binary(headers: Iterable[tuple[str, bytes | None]] | None) -> bool:
+    """Return whether the headers hold attributes of CloudEvents binary mode; without them a null value says nothing."""
+    return headers is not None and any(name.lower().startswith(_BINARY_PREFIX) for name, _ in headers)
+
+
 def encode(envelope: Envelope) -> bytes:
     """Return the envelope in structured JSON mode (content type `application/cloudevents+json`)."""
     if envelope.data is not NO_DATA and not bytes(envelope.data):

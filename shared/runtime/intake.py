@@ -51,7 +51,7 @@ class Intake:
             RecordRefusedError: for the dead-letter topic; the code says why.
             Ignored: nothing to do, the record is finished.
         """
-        if record.value is None and not record.headers:
+        if record.value is None and not envelopes.is_binary(record.headers):
             raise Ignored
         envelope = envelopes.decode(record.value, record.headers, self._limits)
         record.envelope = envelope

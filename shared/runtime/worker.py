@@ -33,9 +33,12 @@ from omnibase_infra.shared.runtime.lanes import Lane, Lanes
 from omnibase_infra.shared.runtime.records import PartitionWork, Record
 from omnibase_infra.shared.runtime.unknown_operation import UnknownOperationHandler, unknown_operation_spec
 
+_EXECUTOR: Final = "executor"
 POLL_STALE_SECONDS: Final = 30.0
 _DRAIN_LOOK_SECONDS: Final = 0.005
-_JOIN_MARGIN_SECONDS: Final = 15.0
+# To commit and leave the group after the drain; the second is for those who do not want to wait.
+_LEAVE_SECONDS: Final = 15.0
+_LEAVE_AT_ONCE_SECONDS: Final = 3.0
 
 MakeConsumer = Callable[
     [Callable[[ClientStatistics], None], Callable[[KafkaError], None], Callable[..., None]], Consumer
@@ -78,7 +81,7 @@ class Worker:
         self._executor = Executor(
             spec,
             lanes=self._lanes,
-            execution=Execution(spec, Answers(spec, self._realm), dict(stores)),
+            execution=Execution(spec, Answers(spec, self._realm, settings.max_record_bytes), dict(stores)),
             delivery=Delivery(producer, RETRY_PRESETS["kafka"], self._delivery_failed),
             dead_letters=DeadLetters(spec, self._group),
             retry=RetryPolicy.from_spec(spec.retry),
@@ -115,7 +118,7 @@ class Worker:
             log=self._log,
         )
         tasks = [
-            self._start(self._executor.run(), "executor"),
+            self._start(self._executor.run(), _EXECUTOR),
             self._start(self._dependencies.watch(), "dependencies"),
         ]
         self._thread.start()
@@ -141,15 +144,27 @@ class Worker:
     async def _shut_down(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         assert self._thread is not None
         self._thread.stop()
-        grace = self._settings.shutdown_grace_seconds + _JOIN_MARGIN_SECONDS
-        await asyncio.to_thread(self._thread.join, grace)
-        if self._thread.is_alive():
-            self._log.error(LogEvent.DRAIN_TIMEOUT, what="the consumer did not close", seconds=grace)
+        if not await self._has_left(self._thread):
+            # Nothing unfinished was committed, so whoever owns the partitions next runs it again.
+            self._log.error(LogEvent.DRAIN_TIMEOUT, what="the consumer did not close, the brokers may be away")
         for task in tasks:
             task.cancel()
         for result in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
                 self._note_failure(result)
+
+    async def _has_left(self, thread: ConsumerThread) -> bool:
+        """Wait for the consumer thread; return whether it ended in time. A second signal shortens the time."""
+        deadline = time.monotonic() + self._settings.shutdown_grace_seconds + _LEAVE_SECONDS
+        hurried = False
+        while thread.is_alive():
+            if self._drain_at_once and not hurried:
+                hurried, deadline = True, min(deadline, time.monotonic() + _LEAVE_AT_ONCE_SECONDS)
+            if time.monotonic() >= deadline:
+                return False
+            # Not a join in another thread: a second signal could not end that.
+            await asyncio.sleep(_DRAIN_LOOK_SECONDS)
+        return True
 
     def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
@@ -158,6 +173,8 @@ class Worker:
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
+            # What is left of the records under way was cancelled with their executor: nothing to wait for.
+            self._drain_at_once = task.get_name() == _EXECUTOR or self._drain_at_once
             self._note_failure(error)
 
     def _note_failure(self, error: BaseException) -> None:
@@ -248,6 +265,9 @@ class Worker:
     def _count_consumed(self, records: list[Record]) -> None:
         for topic, count in Counter([record.work.topic for record in records]).items():
             self.instruments.topics[topic].consumed.inc(count)
+        self._show_in_flight()
+
+    def _show_in_flight(self) -> None:
         self.instruments.in_flight_records.set(self._flow.records)
         self.instruments.in_flight_bytes.set(self._flow.bytes)
 
@@ -294,6 +314,7 @@ class Worker:
 
     def exposition(self) -> bytes:
         """Return the metrics as Prometheus reads them."""
+        self._show_in_flight()  # when nothing comes in any more, nothing else would say that it has become less
         return self._registry.exposition()
 
     # -- surroundings ----------------------------------------------------------------------------------------------
