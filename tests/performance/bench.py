@@ -34,6 +34,7 @@ BENCHMARKS: Final[dict[str, Callable[[Servers, Scale, Say], Awaitable[Section]]]
 }
 EXIT_BROKEN: Final = 1
 EXIT_NOT_MET: Final = 3
+EXIT_INTERRUPTED: Final = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,6 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BenchmarkError as error:
         console.print(f"[red]broken run, no figures:[/red] {error}", markup=True)
         return EXIT_BROKEN
+    except KeyboardInterrupt:
+        console.print("stopped, no figures; servers and workers of the run are gone")
+        return EXIT_INTERRUPTED
     print_sections(console, sections)
     if output is not None:
         write_document(output, sections, facts | servers | run_facts() | {"scale": scale.name}, _command(asked))
@@ -88,7 +92,10 @@ def _kafka_version() -> str:
 async def _postgres_version(servers: Servers) -> str:
     connection = await asyncpg.connect(require_postgres(servers.settings("version")))
     try:
-        return str(await connection.fetchval("SHOW server_version"))
+        version, fsync, commit = [
+            await connection.fetchval(f"SHOW {name}") for name in ("server_version", "fsync", "synchronous_commit")
+        ]
+        return f"{version} (fsync {fsync}, synchronous_commit {commit})"
     finally:
         await connection.close()
 

@@ -61,7 +61,7 @@ def _event(realm: Realm, number: int) -> OutboundRecord:
         sku="ABC-1234-XL",
         quantity=number % 9 + 1,
         amount="129.50",
-        note="leave it with the neighbours",
+        note="leave it with the neighbours on the second floor, or come again on Monday",
     )
     event = envelopes.original(
         source=realm.source("client"),

@@ -94,7 +94,8 @@ def noop_spec(request: NoopRequest) -> WorkerSpec:
         topic=TOPIC,
         event_type=EVENT_TYPE,
         batch_max=500,
-        concurrency=1,
+        # As the PostgreSQL adapter has it: while one batch waits for its confirmation, others run.
+        concurrency=4 if request.answering else 1,
         **(answers if request.answering else {}),
     )
     return WorkerSpec(

@@ -60,7 +60,7 @@ async def measure(servers: Servers, scale: Scale, say: Say) -> Section:
     return Section(
         name="latency",
         title=f"`FleetClient.request` at {rate} requests/s for {scale.request_seconds:g} s a round, effectively once; "
-        "from the moment a request was due, so that a stall counts for all who wait behind it",
+        "from the moment a request was due, so that a stall counts for all who wait behind it; CPU is the worker's",
         figures=tuple(figures),
         checks=("every request was answered `completed`, every row is there",),
     )

@@ -34,6 +34,7 @@ FIGURES = (
     "request to answer, longest",
     "process start to /readyz 200",
     "CPU time until ready",
+    "first start after installation",
     "import of the node: driver and models",
     "construction of the node",
     "memory, idle",
@@ -70,6 +71,7 @@ def rows_of(document: str) -> dict[str, str]:
     return {row[0]: row[1] for row in cells if row[0] != "measurement"}
 
 
+@pytest.mark.slow
 def test_every_benchmark_yields_its_figures_and_they_replace_the_old_ones_in_the_document(
     bench: Bench, tmp_path: Path
 ) -> None:
