@@ -210,3 +210,68 @@ def test_any_mix_of_success_retry_and_bisection_keeps_key_order_and_accounts_for
             assert work.advance() == len(records)
 
     asyncio.run(play())
+
+
+class ComingAndGoing:
+    """A member whose partition is taken away at any moment and given back, from its commit on."""
+
+    def __init__(self, keys: list[bytes | None], batch_max: int, seed: int) -> None:
+        self._keys = keys
+        self._chance = random.Random(seed)
+        self.lanes, self.lane, self.left = make_lanes(batch_max=batch_max)
+        self.entered = self._committed = 0
+        self.effects: list[tuple[bytes | None, int]] = []
+
+    async def play(self) -> None:
+        """Work until everything is committed."""
+        work = self._assigned()
+        while self._committed < len(self._keys):
+            running = [record for record in await asyncio.wait_for(take(self.lane), 5) if not self._ended(record)]
+            if running or self._chance.random() < 0.3:
+                self.lanes.close([work])
+                self._committed = max(self._committed, work.advance())
+                # What still runs is finished, or put back, when its partition is gone.
+                (self.lanes.finish if self._chance.random() < 0.5 else self.lanes.requeue)(running)
+                assert work.running == 0
+                work = self._assigned()
+            self._committed = max(self._committed, work.advance())
+        await asyncio.sleep(0.001)
+
+    def _assigned(self) -> PartitionWork:
+        work = make_work()
+        for offset in range(self._committed, len(self._keys)):
+            self.entered += 1
+            self.lanes.submit(make_record(work, self.lane, offset, self._keys[offset]))
+        return work
+
+    def _ended(self, record: Record) -> bool:
+        choice = self._chance.random()
+        if choice < 0.7:
+            self.effects.append((record.key, record.offset))
+            self.lanes.finish([record])
+        elif choice < 0.8:
+            self.lanes.requeue([record])
+        elif choice < 0.9:
+            self.lanes.postpone(record, 0)
+        else:
+            return False
+        return True
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    keys=st.lists(st.sampled_from([None, b"a", b"b"]), min_size=1, max_size=40),
+    batch_max=st.integers(1, 5),
+    seed=st.integers(0, 2**16),
+)
+def test_a_partition_that_goes_and_comes_back_at_any_moment_loses_no_record_and_counts_each_once(
+    keys: list[bytes | None], batch_max: int, seed: int
+) -> None:
+    member = ComingAndGoing(keys, batch_max, seed)
+    asyncio.run(member.play())
+    assert {offset for _, offset in member.effects} == set(range(len(keys)))
+    assert sum(count for count, _ in member.left) == member.entered
+    assert len(member.lane) == 0
+    for key in (b"a", b"b"):
+        first = list(dict.fromkeys(offset for effect_key, offset in member.effects if effect_key == key))
+        assert first == sorted(first), "the first effects of a key are in order"
