@@ -66,7 +66,7 @@ class Settings(BaseSettings):
 
     health_host: str = Field("127.0.0.1", description="Address of /livez, /readyz, /metrics and /info.")
     health_port: int = Field(0, ge=0, le=65535, description="Port of the endpoints; 0 picks a free one.")
-    max_in_flight_records: int = Field(5_000, ge=1, description="Records inside a worker before partitions pause.")
+    max_in_flight_records: int = Field(20_000, ge=1, description="Records inside a worker before partitions pause.")
     max_in_flight_bytes: int = Field(64 * 1024 * 1024, ge=1024, description="Bytes inside a worker, likewise.")
     max_record_bytes: int = Field(1024 * 1024, ge=1024, description="Largest record value that is decoded.")
     shutdown_grace_seconds: float = Field(25.0, gt=0, description="Time to drain after SIGTERM.")

@@ -48,6 +48,9 @@ _COMMON: Final[Mapping[str, Any]] = {
     "fetch.queue.backoff.ms": 10,
     # Brokers answer at once when there is data; a pause, resume or seek waits for the request under way.
     "fetch.wait.max.ms": 100,
+    # Small runs of one partition: with the default of 1 MiB a few thousand records in flight are of one or two
+    # partitions, and only the keys of those can be worked on side by side.
+    "fetch.message.max.bytes": 128 * 1024,
     "reconnect.backoff.ms": 50,
     "reconnect.backoff.max.ms": 2_000,
     "enable.metrics.push": False,

@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
 from omnibase_infra.shared.core.errors import DependencyUnavailableError
 from omnibase_infra.shared.core.ports import OperationHandler
 from omnibase_infra.shared.core.worker_spec import OperationSpec
 from omnibase_infra.shared.runtime.records import DONE, GONE, RUNNING, WAITING, PartitionWork, Record
+
+# Below this a batch is not divided: the fixed cost of a transaction would outweigh what runs side by side.
+SMALLEST_SHARE: Final = 64
 
 
 class Passage(Protocol):
@@ -95,13 +98,21 @@ class Lane:
             if passage is None:
                 await asyncio.sleep(self.gate.seconds_until_open())
                 continue
-            limit = passage.limit
-            batch = self._pop(operation.batch_max if limit is None else min(limit, operation.batch_max))
+            batch = self._pop(self._share() if passage.limit is None else 1)
             if batch:
                 if self._ready:
                     self._wake_one()
                 return batch, passage
             passage.release()
+
+    def _share(self) -> int:
+        """Return how many records this executor takes: its share, so that idle ones work beside it.
+
+        With few keys there are never more runnable records than keys, and one executor that took them all would
+        leave the others idle: while its transaction waits for the server, theirs could be prepared.
+        """
+        ready, idle = len(self._ready), len(self._waiting)
+        return min(self.operation.batch_max, max(SMALLEST_SHARE, -(-ready // (idle + 1))))
 
     def _pop(self, limit: int) -> list[Record]:
         batch: list[Record] = []
