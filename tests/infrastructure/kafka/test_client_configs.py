@@ -128,7 +128,7 @@ WRITER = {
     "partitioner": "murmur2_random",
     "compression.type": "lz4",
     "linger.ms": 2,
-    "message.max.bytes": 1024 * 1024 + 64 * 1024,
+    "message.max.bytes": 1024 * 1024 + 2 * 64 * 1024,
     "queue.buffering.max.messages": 50_000,
     "queue.buffering.max.kbytes": 65_536,
     "delivery.timeout.ms": 300_000,
