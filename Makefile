@@ -8,6 +8,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 NODE ?=
+# Test processes side by side, each with servers of its own; most tests wait for servers rather than compute.
+JOBS ?= 2
 
 .PHONY: help setup demo up down run-worker generate check lint test bench clean lock
 
@@ -49,7 +51,7 @@ lint: $(STAMP) ## ruff: rules and format
 	@echo "lint"; $(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 test: check ## everything CI runs: checks, then all tests on real servers
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n $(JOBS)
 
 bench: $(STAMP) ## measure, side by side in one run, into docs/benchmarks.md (ARGS=--quick: a short look)
 	@env -u PYTHONSAFEPATH $(BIN)/python -m tests.performance.bench $(ARGS)
