@@ -72,9 +72,21 @@ def changed(fleet: Fleet, changes: Mapping[str, Any]) -> bytes:
         (b'{"specversion":"1.0","id":"1","source":"/a","type":"t","data":"\\ud800"}', "not JSON"),
         (b'{"specversion":"1.0","id":"1","source":"/a","type":"t","data":' + b"[" * 100 + b"]" * 100 + b"}", "levels"),
         (b'{"a":"' + b"x" * 1_048_576 + b'"}', "bytes, at most 1048576"),
+        (b'{"a":"' + b"x" * 1_113_400 + b'"}', "bytes, at most 1048576"),
         (b'{"d":{' + b",".join(b'"f%d":1' % n for n in range(10_001)) + b"}}", "fields, at most 10000"),
     ],
-    ids=["not-json", "not-utf8", "empty", "duplicate-key", "nan", "surrogate", "deep", "large", "many-fields"],
+    ids=[
+        "not-json",
+        "not-utf8",
+        "empty",
+        "duplicate-key",
+        "nan",
+        "surrogate",
+        "deep",
+        "large",
+        "largest",
+        "many-fields",
+    ],
 )
 async def test_what_is_not_strict_json_within_the_limits_is_dead_as_undecodable(
     fleet: Fleet, worker: WorkerProcess, value: bytes, message: str
@@ -205,6 +217,16 @@ async def test_the_same_command_sent_twice_has_one_effect_and_equal_answers(
     answers = await fleet.answered([last.id])
     assert len({envelopes.encode(answer) for answer in answers[command.id]}) == 1
     assert await fleet.fetch_value("SELECT count(*) FROM orders.order_events") == 2
+
+
+async def test_an_id_whose_time_is_beyond_the_calendar_is_an_id_like_any_other(
+    fleet: Fleet, worker: WorkerProcess
+) -> None:
+    command = msgspec.structs.replace(order_event(fleet), id="ffffffff-ffff-7fff-bfff-ffffffffffff")
+    await fleet.send([command, command])
+    answers = await fleet.answered([command.id])
+    assert answers[command.id][0].type.endswith("execute-statement-completed.v1")
+    assert await fleet.fetch_value("SELECT count(*) FROM orders.order_events") == 1
 
 
 async def test_binary_mode_is_accepted(fleet: Fleet, worker: WorkerProcess) -> None:
