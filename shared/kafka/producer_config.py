@@ -63,8 +63,8 @@ def producer_config(
         "partitioner": "murmur2_random",
         "compression.type": "lz4",
         "linger.ms": options.linger_ms,
-        # A source topic takes records this much larger than what is decoded, and their dead letters need it once more.
-        "message.max.bytes": settings.max_record_bytes + 2 * HEADROOM_BYTES,
+        # Of key and value, as librdkafka counts: headers come on top, so a dead letter of the largest record fits.
+        "message.max.bytes": settings.max_record_bytes + HEADROOM_BYTES,
         "queue.buffering.max.messages": options.queue_records,
         "queue.buffering.max.kbytes": options.queue_kilobytes,
         "delivery.timeout.ms": int(options.delivery_timeout_seconds * 1000),
