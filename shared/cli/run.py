@@ -117,7 +117,7 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
         watchdog = Watchdog(worker.instruments, log)
         watchdog.start()
         stack.callback(watchdog.stop)
-        worker.watched_by(lambda: watchdog.blocked_seconds)
+        worker.watched_by(lambda: watchdog.blocked_seconds, lambda: bool(producer.health().connected_brokers))
         _stop_on_signals(worker.request_stop)
         await _check_topics(spec, settings)
         _tune_collector()

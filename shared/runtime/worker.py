@@ -35,6 +35,8 @@ from omnibase_infra.shared.runtime.unknown_operation import UnknownOperationHand
 
 _EXECUTOR: Final = "executor"
 POLL_STALE_SECONDS: Final = 30.0
+# Longer than a rebalance can take, which waits for members that do not poll for as long as they may.
+OUTSIDE_SECONDS: Final = 360.0
 _DRAIN_LOOK_SECONDS: Final = 0.005
 # To commit and leave the group after the drain; the second is for those who do not want to wait.
 _LEAVE_SECONDS: Final = 15.0
@@ -96,6 +98,7 @@ class Worker:
         self._drain_at_once = False
         self._was_ready = False
         self._blocked_seconds: Callable[[], float] = lambda: 0.0
+        self._brokers_answer: Callable[[], bool] = lambda: False
 
     # -- life cycle -----------------------------------------------------------------------------------------------
 
@@ -137,9 +140,15 @@ class Worker:
             self._log.info(LogEvent.WORKER_STOPPING, in_flight=self._flow.records)
             self._stop.set()
 
-    def watched_by(self, blocked_seconds: Callable[[], float]) -> None:
-        """Let a watchdog say how long the event loop has been blocked, for liveness."""
+    def watched_by(self, blocked_seconds: Callable[[], float], brokers_answer: Callable[[], bool]) -> None:
+        """Take what liveness needs to know from elsewhere.
+
+        Args:
+            blocked_seconds: how long the event loop has been blocked.
+            brokers_answer: whether another Kafka client of the process has a connection.
+        """
         self._blocked_seconds = blocked_seconds
+        self._brokers_answer = brokers_answer
 
     async def _shut_down(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         assert self._thread is not None
@@ -274,7 +283,7 @@ class Worker:
     # -- health (`HealthSource`) -----------------------------------------------------------------------------------
 
     def live(self) -> tuple[bool, str]:
-        """Return whether the loop turns and the consumer thread polls."""
+        """Return whether the loop turns, the consumer thread polls, and the group knows it."""
         blocked = self._blocked_seconds()
         if blocked > POLL_STALE_SECONDS:
             return False, f"the event loop has been blocked for {blocked:.0f} s"
@@ -283,6 +292,10 @@ class Worker:
             age = time.monotonic() - thread.polled_at
             if age > self._settings.revoke_budget_seconds + POLL_STALE_SECONDS:
                 return False, f"the consumer thread has not polled for {age:.0f} s"
+            outside = 0.0 if thread.outside_since is None else time.monotonic() - thread.outside_since
+            if outside > OUTSIDE_SECONDS and self._brokers_answer():
+                # A consumer that finds no way back by itself: a restart cures it. An outage is not for a restart.
+                return False, f"the group has not taken this member in for {outside:.0f} s though brokers answer"
         return True, "ok"
 
     def ready(self) -> tuple[bool, dict[str, str]]:

@@ -366,7 +366,7 @@ async def test_liveness_follows_the_loop_and_the_polls(monkeypatch: pytest.Monke
     process = Process(Node(nothing), revoke_budget_seconds=0.1)
     assert process.worker.live() == (True, "ok")
     blocked = 0.0
-    process.worker.watched_by(lambda: blocked)
+    process.worker.watched_by(lambda: blocked, lambda: False)
     async with process.running():
         await until(lambda: process.worker.ready()[0])
         assert process.worker.live()[0]
@@ -383,6 +383,25 @@ async def test_liveness_follows_the_loop_and_the_polls(monkeypatch: pytest.Monke
         blocked = 31.0
         assert "blocked for 31 s" in process.worker.live()[1]
         blocked = 0.0
+
+
+async def test_a_member_that_finds_no_way_back_into_the_group_is_not_live_unless_brokers_are_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker_module, "OUTSIDE_SECONDS", 0.05)
+    answering = False
+    process = Process(Node(nothing))
+    process.worker.watched_by(lambda: 0.0, lambda: answering)
+    async with process.running():
+        await until(lambda: process.worker.ready()[1]["assignment"] == "ok")
+        process.consumer.lose((REQUESTS, 0), (REQUESTS, 1))
+        await until(lambda: process.worker.ready()[1]["assignment"] != "ok")
+        await asyncio.sleep(0.1)
+        assert process.worker.live()[0], "an outage is not for a restart to cure"
+        answering = True
+        assert "has not taken this member in" in process.worker.live()[1]
+        process.consumer.assign((REQUESTS, 0))
+        await until(lambda: process.worker.live()[0])
 
 
 async def test_info_says_what_runs_and_what_it_owns() -> None:
