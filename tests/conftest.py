@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
@@ -10,6 +11,10 @@ pytest_plugins = [
     "omnibase_infra.shared.testing.kafka_fixtures",
     "omnibase_infra.shared.testing.postgres_fixtures",
 ]
+
+# A shell that starts the tests in the background lets them, and all they start, ignore Ctrl-C; some tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
