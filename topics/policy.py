@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from omnibase_infra.shared.contracts.units import format_duration
 from omnibase_infra.shared.core.errors import ContractError, Problem
 from omnibase_infra.shared.core.naming import TopicName
 from omnibase_infra.topics.catalogue import DAY, Catalogue, TopicEntry
@@ -83,8 +84,8 @@ def _of_topic(entry: TopicEntry, policy: TopicPolicy) -> Iterable[Violation]:
     retention = entry.retention_seconds
     if retention is not None and not policy.min_retention <= retention <= policy.max_retention:
         message = (
-            f"{entry.topic} keeps records for {retention:g} s, "
-            f"between {policy.min_retention:g} s and {policy.max_retention:g} s are allowed"
+            f"{entry.topic} keeps records for {format_duration(retention)}, between "
+            f"{format_duration(policy.min_retention)} and {format_duration(policy.max_retention)} are allowed"
         )
         yield Violation(entry.owner, entry.topic, "retention", message, "TP002")
     size = int(entry.config["max.message.bytes"])

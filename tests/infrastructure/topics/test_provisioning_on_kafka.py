@@ -48,6 +48,11 @@ def group(realm: Realm) -> str:
     return realm.group("order-store", 1)
 
 
+def provisioned(admin: KafkaTopicAdmin, catalogue: Catalogue, realm: Realm) -> None:
+    report = provision(admin, catalogue, realm)
+    assert (report.failed, report.skipped, report.refusals) == ((), (), ())
+
+
 def write(settings: Settings, topic: str, partition: int, count: int = 1) -> None:
     producer = Producer({"bootstrap.servers": settings.kafka_bootstrap_servers or "", "acks": "all"})
     for _ in range(count):
@@ -76,7 +81,7 @@ def test_a_fleet_is_planned_applied_and_then_there_is_nothing_to_do(admin: Kafka
 
 
 def test_every_group_begins_at_the_first_record_of_every_topic_it_reads(admin: KafkaTopicAdmin, realm: Realm) -> None:
-    provision(admin, FLEET, realm)
+    provisioned(admin, FLEET, realm)
 
     for reader, entries in FLEET.readers().items():
         for entry in entries:
@@ -99,7 +104,7 @@ def test_what_lies_in_a_topic_before_its_reader_exists_is_read_or_skipped_as_the
 
 
 def test_a_keyed_topic_grows_only_when_told(admin: KafkaTopicAdmin, realm: Realm, requests: str, group: str) -> None:
-    provision(admin, FLEET, realm)
+    provisioned(admin, FLEET, realm)
     wider = catalogue_of(order_store(partitions=5), billing())
 
     refused = provision(admin, wider, realm)
@@ -118,7 +123,7 @@ def test_a_keyed_topic_grows_only_when_told(admin: KafkaTopicAdmin, realm: Realm
 def test_drift_and_stray_topics_are_found_and_repaired_or_left(
     admin: KafkaTopicAdmin, realm: Realm, requests: str
 ) -> None:
-    provision(admin, FLEET, realm)
+    provisioned(admin, FLEET, realm)
     admin.alter(requests, {"retention.ms": "1000", "segment.bytes": "1048576"})
     admin.create(f"{realm}.onex.evt.order-store.forgotten.v1", 1, 1, {})
 
@@ -126,7 +131,7 @@ def test_drift_and_stray_topics_are_found_and_repaired_or_left(
     assert [action.topic for action in drift.plan.actions] == [requests]
     assert drift.stray == (f"{realm}.onex.evt.order-store.forgotten.v1",)
 
-    assert provision(admin, FLEET, realm).is_complete
+    provisioned(admin, FLEET, realm)
     config = admin.describe([requests])[requests].config
     assert (config["retention.ms"], config["segment.bytes"]) == ("604800000", "1048576")
     assert check(admin, FLEET, realm).stray == drift.stray
@@ -138,7 +143,7 @@ def test_two_realms_on_one_cluster_do_not_see_each_other(
     # One realm's name is the beginning of the other's.
     neighbour = Realm(realm.environment, f"{realm.tenant}-2")
     other = KafkaTopicAdmin(kafka_container.settings(neighbour), log=RecordedLog())
-    provision(admin, FLEET, realm)
+    provisioned(admin, FLEET, realm)
 
     assert len(plan_cluster(other, FLEET, neighbour).actions) > len(FLEET.entries)
     assert check(other, FLEET, neighbour).stray == ()
@@ -152,7 +157,7 @@ def test_two_realms_on_one_cluster_do_not_see_each_other(
 def test_offsets_that_a_known_group_lost_are_reported_and_not_made_up(
     admin: KafkaTopicAdmin, kafka_settings: Settings, realm: Realm, requests: str, group: str
 ) -> None:
-    provision(admin, FLEET, realm)
+    provisioned(admin, FLEET, realm)
     write(kafka_settings, requests, 1, 3)
     deletion = admin._client.delete_consumer_groups([group], request_timeout=30)
     deletion[group].result(30)
