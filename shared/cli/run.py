@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -20,6 +21,7 @@ from omnibase_infra.shared.core.worker_spec import WorkerSpec
 
 if TYPE_CHECKING:
     from omnibase_infra.shared.kafka.client_log import LogFunction
+    from omnibase_infra.shared.kafka.producer_pool import ProducerPool
     from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
     from omnibase_infra.shared.registry.container import ONEXContainer
     from omnibase_infra.shared.runtime.worker import Worker
@@ -108,6 +110,8 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
             make_consumer=make_consumer,
             registry=registry,
             log=log,
+            brokers_answer=partial(_brokers_answer, settings),
+            producer_is_cut_off=partial(_is_cut_off, producer),
         )
         _show_pools(container, worker)
         server = HealthServer(worker, host=settings.health_host, port=settings.health_port)
@@ -117,7 +121,7 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
         watchdog = Watchdog(worker.instruments, log)
         watchdog.start()
         stack.callback(watchdog.stop)
-        worker.watched_by(lambda: watchdog.blocked_seconds, lambda: bool(producer.health().connected_brokers))
+        worker.watched_by(lambda: watchdog.blocked_seconds)
         _stop_on_signals(worker.request_stop)
         await _check_topics(spec, settings)
         _tune_collector()
@@ -200,6 +204,26 @@ async def _check_topics(spec: WorkerSpec, settings: Settings) -> None:
         )
 
     await _tolerating_outage(check)
+
+
+async def _brokers_answer(settings: Settings) -> bool:
+    """Return whether a broker answers a client made for asking."""
+    from omnibase_infra.shared.kafka.topic_check import missing_topics
+    from omnibase_infra.shared.observability.structured_logger import get_logger
+
+    try:
+        await asyncio.to_thread(
+            missing_topics, settings, (), log=_client_log(get_logger()), timeout_seconds=_TOPIC_CHECK_SECONDS
+        )
+    except DependencyUnavailableError:
+        return False
+    return True
+
+
+def _is_cut_off(producer: ProducerPool) -> bool:
+    """Return whether the producer has something to send and no broker to send it to."""
+    health = producer.health()
+    return health.connected_brokers == 0 and bool(health.queued or health.waiting_sends)
 
 
 def _client_log(log: Any) -> LogFunction:

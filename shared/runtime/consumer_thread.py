@@ -97,13 +97,8 @@ class ConsumerThread(threading.Thread):
         self._last_commit = clock()
         self.works: dict[tuple[str, int], PartitionWork] = {}
         self.polled_at = clock()
-        # When it was last outside the group's assignment; None while it is in it, with partitions or without.
-        self.outside_since: float | None = clock()
-
-    @property
-    def assigned(self) -> bool:
-        """Return whether the group has given this member its share, which may be none."""
-        return self.outside_since is None
+        # Whether the group has given this member its share, which may be none.
+        self.assigned = False
 
     def stop(self) -> None:
         """Ask the thread to drain, commit, leave the group and end."""
@@ -266,7 +261,7 @@ class ConsumerThread(threading.Thread):
         if positions:
             # The client remembers a pause beyond the loss of a partition; we start with none.
             consumer.resume(positions)
-        self.outside_since = None
+        self.assigned = True
         self._rebalanced("assigned", LogEvent.PARTITIONS_ASSIGNED, partitions, began)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -284,7 +279,7 @@ class ConsumerThread(threading.Thread):
         self._loop.lose(works)
         self._forget(partitions)
         consumer.incremental_unassign(partitions)
-        self.outside_since = self._clock()
+        self.assigned = False
         self._rebalanced("lost", LogEvent.PARTITIONS_LOST, partitions, began)
 
     def _given_up(self, partitions: Sequence[TopicPartition]) -> list[PartitionWork]:

@@ -21,6 +21,7 @@ from omnibase_infra.shared.observability.worker_metrics import WorkerMetrics
 from omnibase_infra.shared.resilience.circuit_breaker_factory import CircuitBreakerFactory
 from omnibase_infra.shared.resilience.retry_policy import RETRY_PRESETS, RetryPolicy
 from omnibase_infra.shared.runtime.answers import Answers
+from omnibase_infra.shared.runtime.client_watch import OUTSIDE_SECONDS, STUCK_SECONDS, BrokersAnswer, ClientWatch
 from omnibase_infra.shared.runtime.consumer_thread import ConsumerThread
 from omnibase_infra.shared.runtime.dead_letters import DeadLetters
 from omnibase_infra.shared.runtime.delivery import Delivery
@@ -35,8 +36,6 @@ from omnibase_infra.shared.runtime.unknown_operation import UnknownOperationHand
 
 _EXECUTOR: Final = "executor"
 POLL_STALE_SECONDS: Final = 30.0
-# Longer than a rebalance can take, which waits for members that do not poll for as long as they may.
-OUTSIDE_SECONDS: Final = 360.0
 _DRAIN_LOOK_SECONDS: Final = 0.005
 # To commit and leave the group after the drain; the second is for those who do not want to wait.
 _LEAVE_SECONDS: Final = 15.0
@@ -53,7 +52,7 @@ class Worker:
     Implements `HealthSource` for the endpoints and `consumer_thread.Loop` for the consumer thread.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what surrounds a worker
         self,
         node: WorkerNode,
         settings: Settings,
@@ -63,7 +62,20 @@ class Worker:
         make_consumer: MakeConsumer,
         registry: MetricsRegistry,
         log: Any,
+        brokers_answer: BrokersAnswer | None = None,
+        producer_is_cut_off: Callable[[], bool] = lambda: False,
     ) -> None:
+        """Args:
+        node: what runs.
+        settings: of the process.
+        producer: sends outputs.
+        stores: by dependency.
+        make_consumer: from callbacks for statistics, errors and commits.
+        registry: of the metrics.
+        log: structured.
+        brokers_answer: asks a broker by a client of its own; None leaves clients that are stuck alone.
+        producer_is_cut_off: whether the producer has records to send and no connection.
+        """
         spec = node.spec
         self.spec = spec
         self._settings = settings
@@ -90,6 +102,8 @@ class Worker:
             metrics=self.instruments,
             log=log,
         )
+        self._brokers_answer = brokers_answer
+        self._producer_is_cut_off = producer_is_cut_off
         self._thread: ConsumerThread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
@@ -98,7 +112,6 @@ class Worker:
         self._drain_at_once = False
         self._was_ready = False
         self._blocked_seconds: Callable[[], float] = lambda: 0.0
-        self._brokers_answer: Callable[[], bool] = lambda: False
 
     # -- life cycle -----------------------------------------------------------------------------------------------
 
@@ -124,6 +137,8 @@ class Worker:
             self._start(self._executor.run(), _EXECUTOR),
             self._start(self._dependencies.watch(), "dependencies"),
         ]
+        if self._brokers_answer is not None:
+            tasks.append(self._start(ClientWatch(self._brokers_answer).run(self._client_troubles), "clients"))
         self._thread.start()
         try:
             await self._stop.wait()
@@ -140,15 +155,9 @@ class Worker:
             self._log.info(LogEvent.WORKER_STOPPING, in_flight=self._flow.records)
             self._stop.set()
 
-    def watched_by(self, blocked_seconds: Callable[[], float], brokers_answer: Callable[[], bool]) -> None:
-        """Take what liveness needs to know from elsewhere.
-
-        Args:
-            blocked_seconds: how long the event loop has been blocked.
-            brokers_answer: whether another Kafka client of the process has a connection.
-        """
+    def watched_by(self, blocked_seconds: Callable[[], float]) -> None:
+        """Let a watchdog say how long the event loop has been blocked, for liveness."""
         self._blocked_seconds = blocked_seconds
-        self._brokers_answer = brokers_answer
 
     async def _shut_down(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         assert self._thread is not None
@@ -283,7 +292,7 @@ class Worker:
     # -- health (`HealthSource`) -----------------------------------------------------------------------------------
 
     def live(self) -> tuple[bool, str]:
-        """Return whether the loop turns, the consumer thread polls, and the group knows it."""
+        """Return whether the loop turns and the consumer thread polls."""
         blocked = self._blocked_seconds()
         if blocked > POLL_STALE_SECONDS:
             return False, f"the event loop has been blocked for {blocked:.0f} s"
@@ -292,10 +301,6 @@ class Worker:
             age = time.monotonic() - thread.polled_at
             if age > self._settings.revoke_budget_seconds + POLL_STALE_SECONDS:
                 return False, f"the consumer thread has not polled for {age:.0f} s"
-            outside = 0.0 if thread.outside_since is None else time.monotonic() - thread.outside_since
-            if outside > OUTSIDE_SECONDS and self._brokers_answer():
-                # A consumer that finds no way back by itself: a restart cures it. An outage is not for a restart.
-                return False, f"the group has not taken this member in for {outside:.0f} s though brokers answer"
         return True, "ok"
 
     def ready(self) -> tuple[bool, dict[str, str]]:
@@ -341,6 +346,17 @@ class Worker:
                 self._log.info(LogEvent.DEPENDENCY_AVAILABLE, dependency="kafka")
         self._kafka_problem = problem
         self._note_readiness()
+
+    def _client_troubles(self) -> dict[str, float]:
+        """Return what is wrong with the Kafka clients, each with the seconds that it may be so."""
+        troubles: dict[str, float] = {}
+        if self._kafka_problem:
+            troubles["the consumer has had no connection"] = STUCK_SECONDS
+        if self._producer_is_cut_off():
+            troubles["the producer has had no connection"] = STUCK_SECONDS
+        if self._thread is not None and not self._thread.assigned:
+            troubles["the group has not taken this member in"] = OUTSIDE_SECONDS
+        return troubles
 
     def _note_readiness(self) -> None:
         ready, states = self.ready()

@@ -280,7 +280,8 @@ class Fleet:
         consumer.assign([TopicPartition(name, number, 0) for number in numbers])
         return consumer
 
-    def _close_reader(self) -> None:
+    def close_reader(self) -> None:
+        """Let the next look at answers read all of them again, by a new client."""
         with self._reading:
             if self._answers is not None:
                 self._answers.close()
@@ -300,7 +301,7 @@ class Fleet:
     async def close(self) -> None:
         """Kill the workers and close the clients."""
         self.stop_all()
-        await asyncio.to_thread(self._close_reader)
+        await asyncio.to_thread(self.close_reader)
         await self.producer.close()
 
 

@@ -24,16 +24,15 @@ Servers = tuple[KafkaService, PostgresService, Settings]
 GRACE, MARGIN = 5.0, 20.0
 
 
-@pytest.mark.parametrize("server", ["postgres", "kafka"])
-async def test_a_server_frozen_for_a_minute_under_load_costs_nothing_but_time(
-    own_servers: Servers, server: str, tmp_path: Path
+async def test_postgres_frozen_for_a_minute_under_load_costs_nothing_but_time(
+    own_servers: Servers, tmp_path: Path
 ) -> None:
     async with running_fleet(load_spec("postgres_adapter"), own_servers[2], tmp_path) as fleet:
         load = OrderLoad(fleet)
         worker = await fleet.start_ready()
-        publishing = asyncio.create_task(load.publish(4_000, per_second=300))
+        publishing = asyncio.create_task(load.publish(6_000, per_second=100))
         await fleet.first_answers()
-        with frozen(own_servers, server):
+        with frozen(own_servers, "postgres"):
             await eventually(lambda: worker.get("/readyz")[0] == 503, "readiness is false", 40)
             assert worker.get("/livez")[0] == 200
             await asyncio.sleep(50)
@@ -41,6 +40,30 @@ async def test_a_server_frozen_for_a_minute_under_load_costs_nothing_but_time(
         await publishing
         await load.assert_done_once_in_order(90)
         await eventually(worker.is_ready, "readiness comes back")
+
+
+async def test_kafka_frozen_for_a_minute_costs_nothing_but_time_and_at_most_a_restart(
+    own_servers: Servers, tmp_path: Path
+) -> None:
+    async with running_fleet(load_spec("postgres_adapter"), own_servers[2], tmp_path) as fleet:
+        load = OrderLoad(fleet)
+        worker = await fleet.start_ready()
+        await load.publish(3_000, per_second=3_000)
+        await fleet.first_answers()
+        # This process' own reader may lose its brokers for good, see `client_watch`.
+        await asyncio.to_thread(fleet.close_reader)
+        with frozen(own_servers, "kafka"):
+            await eventually(lambda: worker.get("/readyz")[0] == 503, "readiness is false", 40)
+            assert worker.get("/livez")[0] == 200
+            await asyncio.sleep(50)
+            assert worker.exit_code is None
+        await eventually(lambda: worker.exit_code is not None or worker.is_ready(), "it is back, or gives up", 90)
+        if worker.exit_code is not None:
+            assert (worker.exit_code, "though brokers answer" in worker.log) == (1, True)
+            worker = await fleet.start_ready()
+        await load.publish(1_000, per_second=500)
+        await load.assert_done_once_in_order(90)
+        assert worker.exit_code is None
 
 
 @pytest.mark.parametrize("how", ["stopped", "frozen"])

@@ -27,6 +27,7 @@ from omnibase_infra.shared.core.worker_spec import DeadLetterSpec, OperationSpec
 from omnibase_infra.shared.kafka.statistics import ClientStatistics, parse_statistics
 from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
 from omnibase_infra.shared.observability.structured_logger import get_logger
+from omnibase_infra.shared.runtime import client_watch
 from omnibase_infra.shared.runtime import worker as worker_module
 from omnibase_infra.shared.runtime.dead_letters import TooManyDeadLettersError
 from omnibase_infra.shared.runtime.worker import Worker
@@ -119,7 +120,15 @@ class Node:
 class Process:
     """A worker on a scripted consumer."""
 
-    def __init__(self, node: Node, store: Store | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        node: Node,
+        store: Store | None = None,
+        *,
+        brokers_answer: Callable[[], Awaitable[bool]] | None = None,
+        producer_is_cut_off: Callable[[], bool] = lambda: False,
+        **settings: Any,
+    ) -> None:
         self.node, self.producer, self.store = node, Producer(), store
         self.consumer = ScriptedConsumer({REQUESTS: 2})
         self.callbacks: dict[str, Callable[..., None]] = {}
@@ -131,6 +140,8 @@ class Process:
             make_consumer=self._make_consumer,
             registry=MetricsRegistry(process_metrics=False),
             log=get_logger(),
+            brokers_answer=brokers_answer,
+            producer_is_cut_off=producer_is_cut_off,
         )
         self._offset = 0
 
@@ -366,7 +377,7 @@ async def test_liveness_follows_the_loop_and_the_polls(monkeypatch: pytest.Monke
     process = Process(Node(nothing), revoke_budget_seconds=0.1)
     assert process.worker.live() == (True, "ok")
     blocked = 0.0
-    process.worker.watched_by(lambda: blocked, lambda: False)
+    process.worker.watched_by(lambda: blocked)
     async with process.running():
         await until(lambda: process.worker.ready()[0])
         assert process.worker.live()[0]
@@ -385,23 +396,54 @@ async def test_liveness_follows_the_loop_and_the_polls(monkeypatch: pytest.Monke
         blocked = 0.0
 
 
-async def test_a_member_that_finds_no_way_back_into_the_group_is_not_live_unless_brokers_are_away(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("trouble", ["consumer", "producer", "group"])
+async def test_a_client_that_finds_no_way_back_to_brokers_that_answer_ends_the_worker(
+    monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:
+    monkeypatch.setattr(client_watch, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(worker_module, "STUCK_SECONDS", 0.05)
     monkeypatch.setattr(worker_module, "OUTSIDE_SECONDS", 0.05)
-    answering = False
-    process = Process(Node(nothing))
-    process.worker.watched_by(lambda: 0.0, lambda: answering)
-    async with process.running():
-        await until(lambda: process.worker.ready()[1]["assignment"] == "ok")
-        process.consumer.lose((REQUESTS, 0), (REQUESTS, 1))
-        await until(lambda: process.worker.ready()[1]["assignment"] != "ok")
+    answering = cut_off = False
+    asked = 0
+
+    async def brokers_answer() -> bool:
+        nonlocal asked
+        asked += 1
+        return answering
+
+    process = Process(Node(nothing), brokers_answer=brokers_answer, producer_is_cut_off=lambda: cut_off)
+    async with process.running() as task:
+        await until(lambda: process.worker.ready()[0])
         await asyncio.sleep(0.1)
-        assert process.worker.live()[0], "an outage is not for a restart to cure"
+        assert asked == 0, "while all is well nobody is asked"
+        if trouble == "consumer":
+            process.consumer.then(lambda: process.callbacks["statistics"](statistics("DOWN")))
+        elif trouble == "producer":
+            cut_off = True
+        else:
+            process.consumer.lose((REQUESTS, 0), (REQUESTS, 1))
+        await until(lambda: asked > 3)
+        assert not task.done(), "an outage is for waiting"
         answering = True
-        assert "has not taken this member in" in process.worker.live()[1]
-        process.consumer.assign((REQUESTS, 0))
-        await until(lambda: process.worker.live()[0])
+        with pytest.raises(DependencyUnavailableError, match=f"the {trouble}.*though brokers answer"):
+            await asyncio.wait_for(task, 5)
+
+
+async def test_clients_that_come_back_with_the_brokers_end_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_watch, "LOOK_SECONDS", 0.01)
+    cut_off, asked = {"the producer has had no connection": 0.0}, 0
+
+    async def brokers_answer() -> bool:
+        nonlocal asked
+        asked += 1
+        cut_off.clear()
+        return True
+
+    watch = asyncio.create_task(client_watch.ClientWatch(brokers_answer).run(lambda: dict(cut_off)))
+    await until(lambda: asked)
+    await asyncio.sleep(0.05)
+    assert not watch.done()
+    watch.cancel()
 
 
 async def test_info_says_what_runs_and_what_it_owns() -> None:
