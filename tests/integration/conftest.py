@@ -36,6 +36,8 @@ async def own_servers(realm: Realm, tmp_path: Path) -> AsyncIterator[tuple[Kafka
 
     def start() -> Settings:
         for service in (kafka, postgres):
+            # A run that was killed may have left data under the same path.
+            service.delete_data()
             service.prepare()
             service.start()
         address = kafka.variables()["OMNIBASE_KAFKA_BOOTSTRAP_SERVERS"]
