@@ -110,7 +110,7 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
             make_consumer=make_consumer,
             registry=registry,
             log=log,
-            brokers_answer=partial(_brokers_answer, settings),
+            brokers_answer=partial(_brokers_answer, settings, client_log),
             producer_is_cut_off=partial(_is_cut_off, producer),
         )
         _show_pools(container, worker)
@@ -123,7 +123,7 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
         stack.callback(watchdog.stop)
         worker.watched_by(lambda: watchdog.blocked_seconds)
         _stop_on_signals(worker.request_stop)
-        await _check_topics(spec, settings)
+        await _check_topics(spec, settings, client_log)
         _tune_collector()
         await worker.run()
         log.info(LogEvent.WORKER_STOPPED)
@@ -186,35 +186,29 @@ async def _tolerating_outage(check: Callable[[], Awaitable[None]]) -> None:
         get_logger().warning(LogEvent.DEPENDENCY_UNAVAILABLE, dependency=error.dependency, error=error.message)
 
 
-async def _check_topics(spec: WorkerSpec, settings: Settings) -> None:
+async def _check_topics(spec: WorkerSpec, settings: Settings, log: LogFunction) -> None:
     """Stop with one clear line when a topic is missing; with brokers away, start and wait for them.
 
     Raises:
         TopicMissingError: names every topic that is missing.
     """
     from omnibase_infra.shared.kafka.topic_check import require_topics
-    from omnibase_infra.shared.observability.structured_logger import get_logger
 
     names = sorted({*spec.subscribe, *spec.writable_topics()})
     physical = [TopicName.parse(name).physical(settings.realm) for name in names]
 
     async def check() -> None:
-        await asyncio.to_thread(
-            require_topics, settings, physical, log=_client_log(get_logger()), timeout_seconds=_TOPIC_CHECK_SECONDS
-        )
+        await asyncio.to_thread(require_topics, settings, physical, log=log, timeout_seconds=_TOPIC_CHECK_SECONDS)
 
     await _tolerating_outage(check)
 
 
-async def _brokers_answer(settings: Settings) -> bool:
+async def _brokers_answer(settings: Settings, log: LogFunction) -> bool:
     """Return whether a broker answers a client made for asking."""
     from omnibase_infra.shared.kafka.topic_check import missing_topics
-    from omnibase_infra.shared.observability.structured_logger import get_logger
 
     try:
-        await asyncio.to_thread(
-            missing_topics, settings, (), log=_client_log(get_logger()), timeout_seconds=_TOPIC_CHECK_SECONDS
-        )
+        await asyncio.to_thread(missing_topics, settings, (), log=log, timeout_seconds=_TOPIC_CHECK_SECONDS)
     except DependencyUnavailableError:
         return False
     return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -23,11 +23,3 @@ def decode_payload(decoder: msgspec.json.Decoder[T], data: msgspec.Raw | bytes) 
         raise InvalidPayloadError(f"payload does not fit its model: {error}") from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidPayloadError(f"payload is missing or not JSON: {error}") from None
-
-
-def convert_payload(value: Any, model: type[T]) -> T:
-    """Return plain data as a payload model; the same errors as `decode_payload`."""
-    try:
-        return msgspec.convert(value, model)
-    except msgspec.ValidationError as error:
-        raise InvalidPayloadError(f"payload does not fit its model: {error}") from None

@@ -121,12 +121,9 @@ class EffectStore(Protocol):
         """Open a transaction; commit when the block ends normally.
 
         Raises (also from within the block's calls and the commit):
-            DependencyUnavailableError, TransientError, BusinessError: classified by `classify`.
+            DependencyUnavailableError, TransientError, BusinessError: what the driver's error stands for; an error that
+                the kit does not know comes out as it is.
         """
-        ...
-
-    def classify(self, error: BaseException) -> BaseException:
-        """Return the error of our tree that a driver's error stands for, or the error itself when unknown."""
         ...
 
     async def ping(self) -> None:

@@ -6,9 +6,9 @@ changes nothing here, and two workers in one test process do not mix.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from threading import Lock
-from typing import Final
+from typing import Final, TypeVar
 
 from prometheus_client import (
     CONTENT_TYPE_PLAIN_0_0_4,
@@ -31,6 +31,8 @@ from omnibase_infra.shared.observability.metric_definitions import (
 )
 
 EXPOSITION_CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
+
+F = TypeVar("F", Counter, Gauge, BatchHistogram)
 
 
 class MetricsRegistry:
@@ -70,12 +72,11 @@ class MetricsRegistry:
             ConfigurationError: not in the catalogue, or the labels are not the declared ones.
         """
         values = self._label_values(definition, labels)
-        with self._lock:
-            family = self._families.get(definition.name)
-            if family is None:
-                family = Counter(definition.name, definition.meaning, definition.labels, registry=self._registry)
-                self._families[definition.name] = family
-        assert isinstance(family, Counter)
+        family = self._family(
+            definition,
+            Counter,
+            lambda: Counter(definition.name, definition.meaning, definition.labels, registry=self._registry),
+        )
         return family.labels(*values) if values else family
 
     def gauge(self, definition: GaugeDefinition, **labels: str) -> Gauge:
@@ -85,12 +86,11 @@ class MetricsRegistry:
             ConfigurationError: not in the catalogue, or the labels are not the declared ones.
         """
         values = self._label_values(definition, labels)
-        with self._lock:
-            family = self._families.get(definition.name)
-            if family is None:
-                family = Gauge(definition.name, definition.meaning, definition.labels, registry=self._registry)
-                self._families[definition.name] = family
-        assert isinstance(family, Gauge)
+        family = self._family(
+            definition,
+            Gauge,
+            lambda: Gauge(definition.name, definition.meaning, definition.labels, registry=self._registry),
+        )
         return family.labels(*values) if values else family
 
     def histogram(self, definition: HistogramDefinition, **labels: str) -> HistogramChild:
@@ -100,14 +100,21 @@ class MetricsRegistry:
             ConfigurationError: not in the catalogue, or the labels are not the declared ones.
         """
         values = self._label_values(definition, labels)
+        return self._family(definition, BatchHistogram, lambda: self._new_histogram(definition)).labels(*values)
+
+    def _family(self, definition: MetricDefinition, kind: type[F], make: Callable[[], F]) -> F:
+        """Return the family of a definition, made once whichever thread asks first."""
         with self._lock:
             family = self._families.get(definition.name)
             if family is None:
-                family = BatchHistogram(definition)
-                self._registry.register(family)
-                self._families[definition.name] = family
-        assert isinstance(family, BatchHistogram)
-        return family.labels(*values)
+                family = self._families[definition.name] = make()
+        assert isinstance(family, kind)
+        return family
+
+    def _new_histogram(self, definition: HistogramDefinition) -> BatchHistogram:
+        family = BatchHistogram(definition)
+        self._registry.register(family)
+        return family
 
     def forget(self, definition: GaugeDefinition, **labels: str) -> None:
         """Drop a gauge's child, for example the lag of a partition that moved away; unknown ones are fine.

@@ -19,7 +19,7 @@ from omnibase_infra.shared.core.errors import SchemaMissingError
 from omnibase_infra.shared.core.ports import Claim, Fresh, InboxMessage, IsolationLevel, StoredOutput
 from omnibase_infra.shared.postgres import inbox, outbox
 from omnibase_infra.shared.postgres.connection_pool import Connection, PostgresConnectionPool, is_lost
-from omnibase_infra.shared.postgres.errors import DEPENDENCY, MIGRATE_HINT, classify, is_schema_error, raise_classified
+from omnibase_infra.shared.postgres.errors import DEPENDENCY, MIGRATE_HINT, is_schema_error, raise_classified
 from omnibase_infra.shared.postgres.queries import named_queries
 from omnibase_infra.shared.postgres.query_metrics import QueryMetrics
 from omnibase_infra.shared.postgres.transactions import transaction
@@ -95,10 +95,6 @@ class PostgresEffectStore:
             group_id = await self._resolve_group(connection)
             async with transaction(connection, isolation):
                 yield PostgresEffectSession(connection, self._group, group_id, self._pool.query_metrics)
-
-    def classify(self, error: BaseException) -> BaseException:
-        """Return the error of our tree that a driver's error stands for, or the error itself when unknown."""
-        return classify(error)
 
     async def ping(self) -> None:
         """Do one cheap round trip.

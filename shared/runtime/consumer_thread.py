@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -20,7 +20,7 @@ from omnibase_infra.shared.core.errors import (
     OmnibaseError,
     TopicMissingError,
 )
-from omnibase_infra.shared.core.naming import Realm, TopicName
+from omnibase_infra.shared.core.naming import TopicName
 from omnibase_infra.shared.observability.log_events import LogEvent
 from omnibase_infra.shared.observability.worker_metrics import WorkerMetrics
 from omnibase_infra.shared.runtime.flow_control import FlowControl
@@ -68,12 +68,11 @@ class Loop(Protocol):
 class ConsumerThread(threading.Thread):
     """Runs one consumer until `stop`. Started once; `stop` then `join` ends it in bounded time."""
 
-    def __init__(  # noqa: PLR0913 - the thread's surroundings
+    def __init__(
         self,
         consumer: Consumer,
         *,
-        topics: Iterable[TopicName],
-        realm: Realm,
+        topics: Mapping[str, TopicName],
         group: str,
         loop: Loop,
         flow: FlowControl,
@@ -81,9 +80,10 @@ class ConsumerThread(threading.Thread):
         log: Any,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Take the consumer, the topics by their names on the cluster, and what the thread reports to."""
         super().__init__(name="kafka-consumer", daemon=True)
         self._consumer = consumer
-        self._topics = {topic.physical(realm): topic for topic in topics}
+        self._topics = topics
         self._group = group
         self._loop = loop
         self._flow = flow
@@ -162,6 +162,7 @@ class ConsumerThread(threading.Thread):
         if records:
             for work, batch in batches.items():
                 work.enter(batch)
+                self._metrics.topics[work.topic].consumed.inc(len(batch))
             self._flow.entered(len(records), size)
             self._loop.received(records)
 

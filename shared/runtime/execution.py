@@ -91,14 +91,14 @@ class Execution:
 
     async def run(self, lane: Lane, records: Sequence[Record]) -> list[Settled]:
         """Run a batch; all of it is durable when this returns, none of it when it raises."""
+        requests = self._requests(lane, records)
         store = self._store_of(lane)
         if store is None:
-            return await self._run_plain(lane, records, None)
-        requests = self._requests(lane, records)
+            return await self._run_plain(lane, records, requests, None)
         isolation = lane.handler.isolation([request for request in requests if not _is_failure(request)])
         async with store.session(isolation) as session:
             if lane.operation.guarantee == "at_least_once":
-                return await self._run_plain(lane, records, session)
+                return await self._run_plain(lane, records, requests, session)
             return await self._run_once(lane, records, requests, session)
 
     async def settle(
@@ -124,8 +124,9 @@ class Execution:
                 return self._stores[name]
         return None
 
-    async def _run_plain(self, lane: Lane, records: Sequence[Record], session: EffectSession | None) -> list[Settled]:
-        requests = self._requests(lane, records)
+    async def _run_plain(
+        self, lane: Lane, records: Sequence[Record], requests: Sequence[Any], session: EffectSession | None
+    ) -> list[Settled]:
         outcomes = await self._outcomes(lane, records, requests, session)
         return self._settled(lane, records, outcomes)
 
@@ -152,7 +153,7 @@ class Execution:
         self, lane: Lane, records: Sequence[Record], requests: Sequence[Any], session: EffectSession | None
     ) -> list[Any]:
         """Return an outcome per record: what was refused before running stays, the handler gives the others."""
-        runnable = [index for index, request in enumerate(requests) if type(request) is not OperationFailed]
+        runnable = [index for index, request in enumerate(requests) if not _is_failure(request)]
         outcomes = list(requests)
         if not runnable:
             return outcomes
@@ -184,19 +185,20 @@ class Execution:
         operation = lane.operation
         if not operation.answer_topic:
             return [
-                Settled(record, (), failed=type(outcome) is OperationFailed)
+                Settled(record, (), failed=_is_failure(outcome))
                 for record, outcome in zip(records, outcomes, strict=True)
             ]
         now = clock.rfc3339(time.time())
         of = self._answers.of
         return [
-            Settled(record, of(record, operation, outcome, now), failed=type(outcome) is OperationFailed)
+            Settled(record, of(record, operation, outcome, now), failed=_is_failure(outcome))
             for record, outcome in zip(records, outcomes, strict=True)
         ]
 
 
-def _is_failure(request: Any) -> bool:
-    return type(request) is OperationFailed
+def _is_failure(outcome: Any) -> bool:
+    """Return whether a request or outcome is the failure that its command is answered with."""
+    return type(outcome) is OperationFailed
 
 
 def _settled_before(record: Record, claim: object) -> Settled:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
@@ -81,6 +80,7 @@ class Worker:
         self._settings = settings
         self._realm = settings.realm
         self._group = self._realm.group(spec.worker, spec.major)
+        self._topics = {topic.physical(self._realm): topic for topic in map(TopicName.parse, spec.subscribe)}
         self._make_consumer = make_consumer
         self._registry = registry
         self._log = log
@@ -125,8 +125,7 @@ class Worker:
         consumer = self._make_consumer(self._statistics, self._client_error, self._on_commit)
         self._thread = ConsumerThread(
             consumer,
-            topics=[TopicName.parse(topic) for topic in self.spec.subscribe],
-            realm=self._realm,
+            topics=self._topics,
             group=self._group,
             loop=self,
             flow=self._flow,
@@ -272,18 +271,13 @@ class Worker:
                 self._executor.refuse(record, error)
             else:
                 submit(record)
-        self._count_consumed(records)
+        self._show_in_flight()
         if ignored:
             for record in ignored:
                 topic = self.instruments.topics[record.work.topic]
                 topic.ignored.inc()
                 topic.finished.inc()
             self._lanes.finish(ignored)
-
-    def _count_consumed(self, records: list[Record]) -> None:
-        for topic, count in Counter([record.work.topic for record in records]).items():
-            self.instruments.topics[topic].consumed.inc(count)
-        self._show_in_flight()
 
     def _show_in_flight(self) -> None:
         self.instruments.in_flight_records.set(self._flow.records)
@@ -377,10 +371,9 @@ class Worker:
 
     def _statistics(self, statistics: ClientStatistics) -> None:
         """Take lag and connections from the client's report. Consumer thread."""
-        names = {TopicName.parse(topic).physical(self._realm): topic for topic in self.spec.subscribe}
         for (physical, partition), lag in statistics.lag().items():
-            if physical in names:
-                self.instruments.lag(names[physical], partition).set(lag)
+            if (topic := self._topics.get(physical)) is not None:
+                self.instruments.lag(str(topic), partition).set(lag)
         self._call(self._kafka_is, "" if statistics.connected_brokers() else "no broker connection is up")
 
     def _client_error(self, error: KafkaError) -> None:

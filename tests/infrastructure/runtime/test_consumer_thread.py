@@ -72,8 +72,7 @@ class Member:
         self.metrics = WorkerMetrics(MetricsRegistry(process_metrics=False), spec)
         self.thread = ConsumerThread(
             self.consumer,  # type: ignore[arg-type]  # the part of it that the thread uses
-            topics=[TopicName.parse(topic) for topic in spec.subscribe],
-            realm=REALM,
+            topics={topic.physical(REALM): topic for topic in map(TopicName.parse, spec.subscribe)},
             group="dev.shop",
             loop=self.loop,
             flow=self.flow,

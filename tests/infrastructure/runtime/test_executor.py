@@ -98,9 +98,6 @@ class MemoryStore:
         self.inbox |= session.stored
         self.effects += session.effects
 
-    def classify(self, error: BaseException) -> BaseException:
-        return error
-
     async def ping(self) -> None:
         if self.down:
             raise DependencyUnavailableError("down", dependency="postgres")

@@ -92,9 +92,6 @@ class Store:
             raise self.error
         yield None
 
-    def classify(self, error: BaseException) -> BaseException:
-        return error
-
     async def ping(self) -> None:
         if self.error is not None:
             raise self.error

@@ -32,8 +32,6 @@ ANNOTATIONS: Final = {
 }
 BatchRows = Literal["positional", "ordinal"]
 
-_JSON_TYPES: Final = ("json", "jsonb")
-
 
 class SqlType(msgspec.Struct, frozen=True, omit_defaults=True):
     """A type, domains resolved to what they are made of.
@@ -54,11 +52,6 @@ class SqlType(msgspec.Struct, frozen=True, omit_defaults=True):
     def is_known(self) -> bool:
         """Return whether there is a Python type for it."""
         return bool(self.labels) or self.name in ANNOTATIONS
-
-    @property
-    def is_json(self) -> bool:
-        """Return whether values are any JSON."""
-        return self.name in _JSON_TYPES
 
     def annotation(self, *, nullable: bool) -> str:
         """Return the annotation of a model field of this type."""
