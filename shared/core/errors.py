@@ -19,7 +19,8 @@
     ├── RecordRefusedError            bytes no handler may see; the record goes to the dead-letter topic
     │   ├── UndecodableError, InvalidEnvelopeError, ForbiddenError, UnsupportedVersionError, IdReusedError
     ├── OperationRejectedError        a readable command that cannot be run; answered `failed`
-    │   ├── InvalidPayloadError, UnknownOperationError, ExpiredError, OperationDisabledError, BusinessError
+    │   ├── InvalidPayloadError, UnknownOperationError, ExpiredError, OperationDisabledError, RateLimitedError,
+    │   │   BusinessError
     ├── DependencyError               a server the effect needs failed, classified by the kit that knows it
     │   ├── DependencyUnavailableError   down: breaker, pause, no attempt is spent
     │   └── TransientError               this attempt failed, a later one may work
@@ -238,6 +239,13 @@ class OperationDisabledError(OperationRejectedError):
     """The operation exists and is switched off by settings."""
 
     code = "operation-disabled"
+
+
+class RateLimitedError(OperationRejectedError):
+    """The command came faster than the contract lets it, and the contract refuses such commands."""
+
+    code = "rate-limited"
+    retryable = True
 
 
 class BusinessError(OperationRejectedError):

@@ -18,6 +18,8 @@ RUNTIME_GENERATION: Final = 1
 Guarantee = Literal["at_least_once", "effectively_once", "transactional"]
 Ordering = Literal["key", "none"]
 StartPosition = Literal["earliest", "latest"]
+RateScope = Literal["client", "tenant", "operation"]
+OnLimit = Literal["wait", "refuse"]
 
 
 class OperationSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +76,24 @@ class DeadLetterSpec(msgspec.Struct, frozen=True, kw_only=True):
     window: int = 1000
 
 
+class RateLimitSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """How fast one process takes work: `count` in `seconds` for each client, tenant or operation.
+
+    Attributes:
+        per: what is counted apart: `client` by the message's source, `tenant` by its tenant, `operation` by operation.
+        burst: how many may come at once after a pause.
+        operation: the one operation it is about; empty is all, which clients and tenants share one count for.
+        on_limit: whether a record beyond it waits, or is answered `failed` with code `rate-limited`.
+    """
+
+    per: RateScope
+    count: int
+    seconds: int
+    burst: int
+    operation: str = ""
+    on_limit: OnLimit = "wait"
+
+
 class TopicSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What a contract says about one of its topics beyond the worker's defaults.
 
@@ -122,6 +142,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     operations: tuple[OperationSpec, ...] = ()
     retry: RetrySpec = RetrySpec()
     dead_letters: DeadLetterSpec = DeadLetterSpec()
+    rate_limits: tuple[RateLimitSpec, ...] = ()
     max_record_bytes: int = 1024 * 1024
     max_depth: int = 64
     max_fields: int = 10_000

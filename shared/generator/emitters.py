@@ -17,6 +17,9 @@ from omnibase_infra.shared.generator.kits.interface import Kit
 from omnibase_infra.shared.generator.plan import AliasPlan, GenerationPlan, OperationPlan, SourceFile
 from omnibase_infra.shared.generator.rendering import TEMPLATES
 
+# Only those that a spec is made of are imported: a line that ruff has split does not close again.
+_SPEC_STRUCTS: Final = ("DeadLetterSpec", "OperationSpec", "RateLimitSpec", "RetrySpec", "TopicSettings", "WorkerSpec")
+
 Emitter = Callable[[GenerationPlan], Iterable[SourceFile]]
 
 
@@ -60,8 +63,10 @@ def emit_port_and_node(plan: GenerationPlan) -> Iterator[SourceFile]:
 
 def emit_registry(plan: GenerationPlan) -> Iterator[SourceFile]:
     """Yield the spec and the factory."""
-    spec = TEMPLATES.render("registry_spec.py.j2", plan=plan, spec=struct_source(plan.spec))
-    yield SourceFile("registry/spec.py", spec)
+    spec = struct_source(plan.spec)
+    structs = [name for name in _SPEC_STRUCTS if f"{name}(" in spec]
+    content = TEMPLATES.render("registry_spec.py.j2", plan=plan, spec=spec, structs=structs)
+    yield SourceFile("registry/spec.py", content)
     yield SourceFile("registry/build.py", TEMPLATES.render("registry_build.py.j2", plan=plan))
 
 

@@ -7,13 +7,14 @@ from keyword import iskeyword
 from typing import Final
 
 from omnibase_infra.shared.contracts.kits import KitSchema, short_name_of
-from omnibase_infra.shared.contracts.model import Contract, Operation
+from omnibase_infra.shared.contracts.model import Contract, Operation, RateLimit
 from omnibase_infra.shared.core.errors import ContractError, Problem
 from omnibase_infra.shared.core.worker_spec import (
     RUNTIME_GENERATION,
     DeadLetterSpec,
     Guarantee,
     OperationSpec,
+    RateLimitSpec,
     RetrySpec,
     WorkerSpec,
 )
@@ -146,9 +147,21 @@ def _worker_spec(contract: Contract, operations: Iterable[OperationPlan]) -> Wor
         operations=tuple(operation.spec for operation in operations),
         retry=RetrySpec(in_lane=retry.in_lane, tiers=retry.tiers, jitter=retry.jitter),
         dead_letters=DeadLetterSpec(consecutive=limit.consecutive, ratio=limit.ratio, window=limit.window),
+        rate_limits=tuple(_rate_limit_spec(limit) for limit in contract.rate_limits),
         max_record_bytes=contract.limits.max_record_bytes,
         max_depth=contract.limits.max_depth,
         max_fields=contract.limits.max_fields,
+    )
+
+
+def _rate_limit_spec(limit: RateLimit) -> RateLimitSpec:
+    return RateLimitSpec(
+        per=limit.per,
+        count=limit.limit.count,
+        seconds=int(limit.limit.period),
+        burst=limit.burst,
+        operation=limit.operation or "",
+        on_limit=limit.on_limit,
     )
 
 

@@ -15,6 +15,7 @@ from omnibase_infra.shared.core.naming import TopicName
 
 if TYPE_CHECKING:
     from omnibase_infra.shared.core.envelope import Envelope
+    from omnibase_infra.shared.core.errors import OperationRejectedError
     from omnibase_infra.shared.runtime.lanes import Lane
 
 # Stages of a record. It leaves the worker exactly once, by becoming DONE (committable) or GONE (not ours any more).
@@ -31,6 +32,7 @@ class Record:
     """One record in flight. Mutable and slotted: a few hundred thousand of these are made per second."""
 
     __slots__ = (
+        "admitted",
         "attempts",
         "envelope",
         "first_failed_at",
@@ -38,6 +40,7 @@ class Record:
         "key",
         "lane",
         "offset",
+        "refusal",
         "size",
         "stage",
         "timestamp_ms",
@@ -64,6 +67,8 @@ class Record:
         self.stage = WAITING
         self.attempts = 0
         self.first_failed_at = ""
+        self.admitted = False  # whether the rate limits have given it its place; later attempts need no other
+        self.refusal: OperationRejectedError | None = None  # what it is answered with instead of being run
         self.envelope: Envelope = None  # type: ignore[assignment]  # set by intake before anything reads it
         self.lane: Lane | None = None  # None for a record that no operation may see
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from omnibase_infra.shared.core.worker_spec import OperationSpec, RetrySpec, WorkerSpec
+from omnibase_infra.shared.core.worker_spec import OperationSpec, RateLimitSpec, RetrySpec, WorkerSpec
 
 SPEC: Final = WorkerSpec(
     generation=1,
@@ -97,4 +97,5 @@ SPEC: Final = WorkerSpec(
         ),
     ),
     retry=RetrySpec(tiers=(5.0, 60.0, 600.0)),
+    rate_limits=(RateLimitSpec(per="client", count=50, seconds=1, burst=100),),
 )
