@@ -12,7 +12,15 @@ from typing import Final
 import msgspec
 
 from omnibase_infra.shared.core.errors import TopicNotDeclaredError
-from omnibase_infra.shared.core.naming import Realm, TopicKind, TopicName, dead_letter_topic, retry_topic
+from omnibase_infra.shared.core.naming import (
+    Realm,
+    TopicKind,
+    TopicName,
+    dead_letter_actions_topic,
+    dead_letter_topic,
+    resolutions_topic,
+    retry_topic,
+)
 from omnibase_infra.topics.declarations import Declaration, MessageType
 
 DAY: Final = 86_400.0
@@ -127,15 +135,21 @@ def derive(declarations: Iterable[Declaration], replication: int = 1) -> Catalog
     fleet = sorted(declarations, key=lambda item: (item.worker, item.version))
     sources = sorted({topic for item in fleet for topic in (*item.subscribe, *item.publish, *item.reply_topics)})
     builder = _Builder(fleet, replication)
+    groups = sorted({Reader(item.worker, item.major) for item in fleet})
     entries = {topic: builder.source_entry(topic) for topic in sources}
+    # Before the retry topics: a contract may read such events, too.
+    for group in groups:
+        actions = builder.actions_entry(group, entries.get(dead_letter_actions_topic(group.worker, group.major)))
+        entries[actions.topic] = actions
     for item in fleet:
         for topic in item.subscribe:
             retry = builder.retry_entry(item, entries[topic])
             entries[retry.topic] = retry
-    for group in sorted({Reader(item.worker, item.major) for item in fleet}):
+    for group in groups:
         versions = [item for item in fleet if Reader(item.worker, item.major) == group]
         dead_letters = builder.dead_letter_entry(group, [entries[name] for item in versions for name in item.subscribe])
-        entries[dead_letters.topic] = dead_letters
+        resolutions = builder.resolutions_entry(group)
+        entries |= {dead_letters.topic: dead_letters, resolutions.topic: resolutions}
     return Catalogue(tuple(entries[topic] for topic in sorted(entries)), replication)
 
 
@@ -196,6 +210,43 @@ class _Builder:
             keyed=False,
             partitions=DEAD_LETTER_PARTITIONS,
             config=self._config(topic, RETENTION["dlq"], limit + HEADROOM_BYTES),
+            writers=(group.worker,),
+        )
+
+    def resolutions_entry(self, group: Reader) -> TopicEntry:
+        """Return the entry of the topic in which dead letters are marked as redriven or discarded.
+
+        Compacted without a time limit: a mark that went before its dead letter would put that back to work twice.
+        """
+        topic = resolutions_topic(group.worker, group.major)
+        config = self._config(topic, None, HEADROOM_BYTES) | {"cleanup.policy": "compact"}
+        return TopicEntry(
+            topic=topic,
+            owner=group.worker,
+            external=False,
+            keyed=True,
+            partitions=DEAD_LETTER_PARTITIONS,
+            config=config,
+            writers=(group.worker,),
+        )
+
+    def actions_entry(self, group: Reader, listed: TopicEntry | None) -> TopicEntry:
+        """Return the entry of the events about what people did to dead letters.
+
+        Args:
+            group: whose dead letters.
+            listed: the entry made for contracts that read these events.
+        """
+        topic = dead_letter_actions_topic(group.worker, group.major)
+        return TopicEntry(
+            topic=topic,
+            owner=group.worker,
+            external=False,
+            keyed=False,
+            partitions=DEAD_LETTER_PARTITIONS,
+            config=self._config(topic, RETENTION["evt"], HEADROOM_BYTES),
+            readers=listed.readers if listed else (),
+            late_readers=listed.late_readers if listed else (),
             writers=(group.worker,),
         )
 

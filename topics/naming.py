@@ -23,8 +23,10 @@ from omnibase_infra.shared.core.naming import (
     Realm,
     TopicKind,
     TopicName,
+    dead_letter_actions_topic,
     dead_letter_topic,
     operation_type,
+    resolutions_topic,
     retry_topic,
     worker_name,
 )
@@ -41,8 +43,10 @@ __all__ = [
     "Realm",
     "TopicKind",
     "TopicName",
+    "dead_letter_actions_topic",
     "dead_letter_topic",
     "operation_type",
+    "resolutions_topic",
     "retry_topic",
     "worker_name",
 ]

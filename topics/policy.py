@@ -9,7 +9,7 @@ import msgspec
 
 from omnibase_infra.shared.contracts.units import format_duration
 from omnibase_infra.shared.core.errors import ContractError, Problem
-from omnibase_infra.shared.core.naming import TopicName
+from omnibase_infra.shared.core.naming import TopicName, dead_letter_actions_topic
 from omnibase_infra.topics.catalogue import DAY, Catalogue, TopicEntry
 from omnibase_infra.topics.declarations import Declaration
 
@@ -73,8 +73,9 @@ def require_policy(
 
 
 def _is_stated(entry: TopicEntry) -> bool:
-    """Retry topics follow their sources, and dead-letter topics have nothing a contract could change."""
-    return not entry.external and entry.kind not in ("retry", "dlq")
+    """Retry topics follow their sources, and topics about dead letters have nothing a contract could change."""
+    actions = dead_letter_actions_topic(entry.owner, entry.topic.version)
+    return not entry.external and entry.kind not in ("retry", "dlq") and entry.topic != actions
 
 
 def _of_topic(entry: TopicEntry, policy: TopicPolicy) -> Iterable[Violation]:

@@ -15,7 +15,7 @@ from omnibase_infra.shared.contracts.rules import Rule
 from omnibase_infra.shared.contracts.schema_check import did_you_mean
 from omnibase_infra.shared.contracts.yaml_source import Path, YamlSource, read_yaml
 from omnibase_infra.shared.core.errors import ContractError, Problem
-from omnibase_infra.shared.core.naming import TopicName
+from omnibase_infra.shared.core.naming import TopicName, dead_letter_actions_topic, resolutions_topic
 
 
 class FleetPolicy(msgspec.Struct, frozen=True):
@@ -183,7 +183,12 @@ class _FleetChecker:
 
 def _topics_of(contract: Contract) -> dict[TopicName, int]:
     """Partitions of every topic that exists because of this contract."""
-    topics = {contract.dead_letter_topic: 1}
+    worker, major = contract.worker, contract.version.major
+    topics = {
+        contract.dead_letter_topic: 1,
+        resolutions_topic(worker, major): 1,
+        dead_letter_actions_topic(worker, major): 1,
+    }
     for subscription in contract.event_bus.subscribe:
         partitions = contract.partitions_of(subscription.topic)
         topics[contract.retry_topic(subscription.topic)] = partitions

@@ -202,6 +202,16 @@ def dead_letter_topic(worker: str, major: int) -> TopicName:
     return TopicName("dlq", worker, "dead-letters", major)
 
 
+def resolutions_topic(worker: str, major: int) -> TopicName:
+    """Return the topic that says which dead letters of a worker's major version were redriven or discarded."""
+    return TopicName("dlq", worker, "resolutions", major)
+
+
+def dead_letter_actions_topic(worker: str, major: int) -> TopicName:
+    """Return the topic of the events that tell what people did to a worker's dead letters."""
+    return TopicName("evt", worker, "dead-letter-actions", major)
+
+
 def retry_topic(worker: str, source: TopicName) -> TopicName:
     """Return the retry topic of a worker for one of its source topics.
 

@@ -105,9 +105,11 @@ def test_topics_are_listed_without_a_cluster() -> None:
         ["onex.cmd.postgres-adapter.control.v1", "postgres-adapter", "1", "7d", "postgres-adapter", "v1"],
         [REQUESTS, "postgres-adapter", "6", "7d", "postgres-adapter", "v1"],
     ]
-    (dead_letters,) = json.loads(run("topics", "list", "--kind", "dlq", "--json").stdout)
+    dead_letters, resolutions = json.loads(run("topics", "list", "--kind", "dlq", "--json").stdout)
     assert dead_letters["topic"] == "onex.dlq.postgres-adapter.dead-letters.v1"
     assert dead_letters["config"]["retention.ms"] == "1209600000"
+    assert resolutions["topic"] == "onex.dlq.postgres-adapter.resolutions.v1"
+    assert resolutions["config"]["cleanup.policy"] == "compact"
 
 
 @pytest.mark.parametrize(
@@ -153,9 +155,9 @@ def test_plan_apply_and_check_follow_one_another(on_kafka: KafkaTopicAdmin, real
     assert applied.stdout.splitlines()[-1].endswith("changes made, the cluster is as the contracts say")
 
     again = run("topics", "plan")
-    assert (again.exit_code, again.stdout) == (0, "nothing to do, 6 topics as the contracts say\n")
+    assert (again.exit_code, again.stdout) == (0, "nothing to do, 8 topics as the contracts say\n")
     checked = run("topics", "check")
-    assert (checked.exit_code, checked.stdout) == (0, "no drift, 6 topics as the contracts say\n")
+    assert (checked.exit_code, checked.stdout) == (0, "no drift, 8 topics as the contracts say\n")
 
 
 def test_check_reports_drift_and_stray_topics(on_kafka: KafkaTopicAdmin, realm: Realm) -> None:

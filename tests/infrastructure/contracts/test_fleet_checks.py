@@ -137,7 +137,7 @@ def test_versions_of_a_node_agree_on_partitions(fleet: TestFleet) -> None:
 def test_the_partition_budget_counts_derived_topics(fleet: TestFleet) -> None:
     fleet.add("alpha", partitions=2)
     fleet.add("beta", partitions=10)
-    total = (2 * 3 + 1) + (10 * 3 + 1)
+    total = (2 * 3 + 3) + (10 * 3 + 3)
     assert fleet.found(policy=FleetPolicy(partition_budget=total)) == []
     assert fleet.found(policy=FleetPolicy(partition_budget=total - 1)) == [(Rule.PARTITION_BUDGET.id, "beta", 8, 15)]
 

@@ -18,8 +18,10 @@ from omnibase_infra.shared.core.naming import (
     GroupPurpose,
     Realm,
     TopicName,
+    dead_letter_actions_topic,
     dead_letter_topic,
     operation_type,
+    resolutions_topic,
     retry_topic,
     worker_name,
 )
@@ -175,6 +177,8 @@ def test_retry_and_dead_letter_topics_follow_the_wire_page() -> None:
 
     assert str(retry_topic("order-store", source)) == "onex.retry.order-store.requests.v2"
     assert str(dead_letter_topic("order-store", 3)) == "onex.dlq.order-store.dead-letters.v3"
+    assert str(resolutions_topic("order-store", 3)) == "onex.dlq.order-store.resolutions.v3"
+    assert str(dead_letter_actions_topic("order-store", 3)) == "onex.evt.order-store.dead-letter-actions.v3"
 
 
 def test_sources_that_share_an_event_name_have_retry_topics_of_their_own() -> None:

@@ -34,8 +34,12 @@ def test_a_fleet_has_source_retry_and_dead_letter_topics_in_the_order_of_their_n
         "onex.cmd.order-store.control.v1",
         "onex.cmd.order-store.requests.v1",
         "onex.dlq.billing.dead-letters.v1",
+        "onex.dlq.billing.resolutions.v1",
         "onex.dlq.order-store.dead-letters.v1",
+        "onex.dlq.order-store.resolutions.v1",
         "onex.evt.billing.answers.v1",
+        "onex.evt.billing.dead-letter-actions.v1",
+        "onex.evt.order-store.dead-letter-actions.v1",
         "onex.evt.order-store.results.v1",
         "onex.evt.shop.orders.v1",
         "onex.retry.billing.evt-order-store-results.v1",
@@ -107,6 +111,25 @@ def test_a_retry_topic_is_partitioned_like_its_source_whoever_owns_that(fleet: l
         assert retry.keyed == catalogue.find(retry.source).keyed
 
 
+def test_marks_on_dead_letters_are_kept_for_as_long_as_somebody_may_read_them() -> None:
+    """One that went before its dead letter would put that back to work twice."""
+    found = entry(catalogue_of(order_store(version="2.1.0")), "onex.dlq.order-store.resolutions.v2")
+
+    assert found.config["cleanup.policy"] == "compact"
+    assert found.retention_seconds is None
+    assert (found.owner, found.partitions, found.writers) == ("order-store", 1, ("order-store",))
+
+
+def test_a_contract_may_read_what_people_did_to_dead_letters_of_another_worker() -> None:
+    actions = "onex.evt.order-store.dead-letter-actions.v1"
+    catalogue = catalogue_of(order_store(), billing(subscribe=(actions,), topic_settings=()))
+    found = entry(catalogue, actions)
+
+    assert entry(catalogue, "onex.retry.billing.evt-order-store-dead-letter-actions.v1").partitions == 1
+    assert (found.owner, found.external, found.partitions) == ("order-store", False, 1)
+    assert (found.readers, found.writers) == ((Reader("billing", 1),), ("order-store",))
+
+
 def test_records_that_fit_a_source_fit_its_retry_and_dead_letter_topics_with_their_headers() -> None:
     catalogue = catalogue_of(order_store(max_record_bytes=256 * KIB))
 
@@ -171,6 +194,8 @@ def test_keys_matter_unless_every_operation_on_a_topic_says_otherwise(fleet: lis
         "onex.retry.order-store.control.v1",
         "onex.dlq.billing.dead-letters.v1",
         "onex.dlq.order-store.dead-letters.v1",
+        "onex.evt.billing.dead-letter-actions.v1",
+        "onex.evt.order-store.dead-letter-actions.v1",
     }
 
 
@@ -202,7 +227,9 @@ def test_a_part_of_the_fleet_has_what_it_owns_reads_and_writes(fleet: list[Worke
 
     assert [str(item.topic) for item in part.entries] == [
         "onex.dlq.billing.dead-letters.v1",
+        "onex.dlq.billing.resolutions.v1",
         "onex.evt.billing.answers.v1",
+        "onex.evt.billing.dead-letter-actions.v1",
         "onex.evt.order-store.results.v1",
         "onex.evt.shop.orders.v1",
         "onex.retry.billing.evt-order-store-results.v1",

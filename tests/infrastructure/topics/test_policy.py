@@ -49,9 +49,9 @@ def test_each_bound_has_a_rule(spec: WorkerSpec, limits: dict[str, Any], rule: s
 
 
 def test_the_budget_counts_retry_and_dead_letter_topics_too() -> None:
-    # 3 sources and 2 retry topics of 10 partitions each, and 1 of dead letters
-    assert rules(order_store(partitions=10), partition_budget=51) == []
-    assert rules(order_store(partitions=10), partition_budget=50) == ["TP004"]
+    # 3 sources and 2 retry topics of 10 partitions each, and 1 each of dead letters, resolutions and actions
+    assert rules(order_store(partitions=10), partition_budget=53) == []
+    assert rules(order_store(partitions=10), partition_budget=52) == ["TP004"]
 
 
 def test_topics_of_others_are_not_judged() -> None:

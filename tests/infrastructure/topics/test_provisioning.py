@@ -24,6 +24,8 @@ REQUESTS = "test-unit.onex.cmd.order-store.requests.v1"
 CONTROL = "test-unit.onex.cmd.order-store.control.v1"
 RESULTS = "test-unit.onex.evt.order-store.results.v1"
 DEAD_LETTERS = "test-unit.onex.dlq.order-store.dead-letters.v1"
+RESOLUTIONS = "test-unit.onex.dlq.order-store.resolutions.v1"
+ACTIONS = "test-unit.onex.evt.order-store.dead-letter-actions.v1"
 RETRY_REQUESTS = "test-unit.onex.retry.order-store.requests.v1"
 RETRY_CONTROL = "test-unit.onex.retry.order-store.control.v1"
 GROUP = "test-unit.omnibase-infra.order-store.consume.v1"
@@ -89,6 +91,7 @@ def test_an_empty_cluster_gets_every_topic_then_offsets_then_retry_topics_and_th
     assert [(type(action), action.topic) for action in plan.actions] == [
         (CreateTopic, CONTROL),
         (CreateTopic, REQUESTS),
+        (CreateTopic, ACTIONS),
         (CreateTopic, RESULTS),
         (CommitFirstOffsets, CONTROL),
         (CommitFirstOffsets, REQUESTS),
@@ -97,6 +100,7 @@ def test_an_empty_cluster_gets_every_topic_then_offsets_then_retry_topics_and_th
         (CommitFirstOffsets, RETRY_CONTROL),
         (CommitFirstOffsets, RETRY_REQUESTS),
         (CreateTopic, DEAD_LETTERS),
+        (CreateTopic, RESOLUTIONS),
     ]
     assert (plan.refusals, plan.unchanged) == ((), ())
     assert cluster.calls == []
@@ -380,10 +384,11 @@ def test_what_the_cluster_refuses_is_reported_beside_what_was_done() -> None:
         RETRY_REQUESTS,
         RETRY_REQUESTS,
         DEAD_LETTERS,
+        RESOLUTIONS,
     ]
     assert report.failed[0].reason == "a policy of the cluster forbids it"
     assert "not tried" in report.failed[1].reason
-    assert {action.topic for action in report.done} == {CONTROL, RESULTS, RETRY_CONTROL}
+    assert {action.topic for action in report.done} == {CONTROL, ACTIONS, RESULTS, RETRY_CONTROL}
     assert not report.is_complete
 
     cluster.failures.clear()
@@ -420,10 +425,10 @@ def test_a_cluster_that_goes_away_stops_the_apply_and_says_what_is_left() -> Non
     planned = plan_cluster(cluster, ONE, REALM)
     report = apply(cluster, planned, lambda action, outcome: seen.append((action.topic, outcome)))
 
-    assert [action.topic for action in report.done] == [CONTROL, REQUESTS]
+    assert [action.topic for action in report.done] == [CONTROL, REQUESTS, ACTIONS]
     assert [failure.reason for failure in report.failed] == ["gone"]
-    assert len(report.skipped) == len(planned.actions) - 3
-    assert [outcome for _, outcome in seen] == ["done", "done", "failed", *["skipped"] * len(report.skipped)]
+    assert len(report.skipped) == len(planned.actions) - 4
+    assert [outcome for _, outcome in seen] == ["done", "done", "done", "failed", *["skipped"] * len(report.skipped)]
 
 
 def test_check_finds_drift_and_stray_topics(ready: InMemoryCluster) -> None:
@@ -463,7 +468,7 @@ def test_two_realms_on_one_cluster_do_not_see_each_other(ready: InMemoryCluster)
     other = Realm("test", "unit2")
     before = dict(ready.topics(""))
 
-    assert len(plan_cluster(ready, ONE, other).actions) == 10
+    assert len(plan_cluster(ready, ONE, other).actions) == 12
     provision(ready, ONE, other)
 
     assert ready.topics("test-unit.") == before
@@ -487,7 +492,7 @@ def test_every_action_is_one_line_for_people(cluster: InMemoryCluster) -> None:
         f"create {REQUESTS}: 3 partitions, 1 copy, cleanup.policy=delete, max.message.bytes=1114112, "
         "min.insync.replicas=1, retention.ms=604800000"
     )
-    assert lines[3] == f"commit first offsets of {GROUP} on {CONTROL}[0-2] at 0"
+    assert lines[4] == f"commit first offsets of {GROUP} on {CONTROL}[0-2] at 0"
     assert describe(AddPartitions(RESULTS, 3, 5)) == f"add partitions to {RESULTS}: 3 → 5"
     assert not any("\n" in line for line in lines)
 

@@ -48,7 +48,9 @@ def test_malformed_and_undeclared_names_are_told_apart(registry: TopicRegistry) 
 def test_topics_are_found_by_kind_owner_and_reader(registry: TopicRegistry) -> None:
     assert [str(entry.topic) for entry in registry.of_kind("dlq")] == [
         "onex.dlq.billing.dead-letters.v1",
+        "onex.dlq.billing.resolutions.v1",
         "onex.dlq.order-store.dead-letters.v1",
+        "onex.dlq.order-store.resolutions.v1",
     ]
     assert {entry.kind for entry in registry.owned_by("order-store")} == {"cmd", "evt", "retry", "dlq"}
     assert [str(entry.topic) for entry in registry.read_by("billing")] == [
@@ -69,7 +71,7 @@ def test_groups_are_known_by_their_names(registry: TopicRegistry) -> None:
 
 
 def test_the_registry_is_a_collection_of_entries(registry: TopicRegistry) -> None:
-    assert len(registry) == len(list(registry)) == 11
+    assert len(registry) == len(list(registry)) == 15
     assert "onex.evt.shop.orders.v1" in registry
     assert TopicName.parse("onex.evt.shop.orders.v2") not in registry
 
