@@ -97,6 +97,12 @@ RECORDS_IGNORED: Final = CounterDefinition(
 RECORDS_REFUSED: Final = CounterDefinition(
     "omnibase_records_refused_total", "Records no handler may see, by error code.", "records", ("worker", "code")
 )
+RATE_LIMITED: Final = CounterDefinition(
+    "omnibase_rate_limited_total",
+    "Records beyond a rate limit of the contract: made to wait, parked on the retry topic, or refused.",
+    "records",
+    ("worker", "operation", "decision"),
+)
 ANSWERS_PRODUCED: Final = CounterDefinition(
     "omnibase_answers_produced_total", "Answers and events the broker has confirmed.", "records", _OPERATION
 )

@@ -16,6 +16,7 @@ from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
 
 RebalanceEvent = Literal["assigned", "revoked", "lost"]
 BreakerState = Literal["closed", "half-open", "open"]
+RateDecision = Literal["wait", "park", "refuse"]
 BREAKER_STATE_VALUES: Final[Mapping[BreakerState, int]] = MappingProxyType({"closed": 0, "half-open": 1, "open": 2})
 
 
@@ -132,6 +133,18 @@ class WorkerMetrics:
         }
         self.dependencies: Final[Mapping[str, DependencyMetrics]] = {
             name: DependencyMetrics(registry, worker, name) for name in dict.fromkeys(("kafka", *spec.dependencies))
+        }
+
+        # By operation; only where the contract has limits.
+        decisions: tuple[RateDecision, ...] = ("wait", "park", "refuse")
+        self.rate_limited: Final[Mapping[str, Mapping[RateDecision, Counter]]] = {
+            operation.name: {
+                decision: registry.counter(
+                    metric.RATE_LIMITED, worker=worker, operation=operation.name, decision=decision
+                )
+                for decision in decisions
+            }
+            for operation in (spec.operations if spec.rate_limits else ())
         }
 
         self.in_flight_records: Final = registry.gauge(metric.IN_FLIGHT_RECORDS, worker=worker)
