@@ -47,16 +47,18 @@ class KafkaService:
         folder: everything it keeps: data, logs, configuration, pid files.
         brokers: 1 to 3. None takes what the data folder was made with, 1 for a new one. With 3, topics default
             to 3 replicas of which 2 must be in sync.
+        proxied: give a new data folder's brokers a second listener each, for clients that come through a proxy.
     """
 
     name = "kafka"
     version = KAFKA_VERSION
 
-    def __init__(self, folder: Path, *, brokers: int | None = None) -> None:
+    def __init__(self, folder: Path, *, brokers: int | None = None, proxied: bool = False) -> None:
         if brokers is not None and not 1 <= brokers <= MOST_BROKERS:
             raise LocalServiceError(f"kafka: {brokers} brokers asked for, 1 to {MOST_BROKERS} are possible")
         self._folder = folder.resolve()
         self._asked_for = brokers
+        self._proxied = proxied
         self._cluster_file = self._folder / "cluster.json"
         self._brokers: list[KafkaBroker] = []
         self._prepared_java: KafkaJava | None = None
@@ -86,10 +88,11 @@ class KafkaService:
         cluster = self._cluster()
         if cluster is None:
             count = self._asked_for or 1
-            ports = free_ports.choose(2 * count)
-            pairs = zip(ports[::2], ports[1::2], strict=True)
+            each = 4 if self._proxied else 2
+            ports = free_ports.choose(each * count)
+            own = (ports[start : start + each] for start in range(0, len(ports), each))
             # Remembered before anything is formatted: all brokers must get the same id, also after a crash.
-            cluster = KafkaCluster(new_cluster_id(), tuple(BrokerAddress(*pair) for pair in pairs))
+            cluster = KafkaCluster(new_cluster_id(), tuple(BrokerAddress(*few) for few in own))
             self._remember(cluster)
         elif self._asked_for not in (None, len(cluster.brokers)):
             raise LocalServiceError(
@@ -184,6 +187,17 @@ class KafkaService:
         """
         return {"OMNIBASE_KAFKA_BOOTSTRAP_SERVERS": self._bootstrap_servers()}
 
+    def proxies(self) -> list[tuple[int, int]]:
+        """Return for each broker the port that its proxy must listen on, and the one it must forward to.
+
+        Raises:
+            LocalServiceError: it was never prepared, or not to be reached through proxies.
+        """
+        pairs = [(item.proxy_port, item.proxied_port) for item in self._known_cluster().brokers if item.proxied_port]
+        if not pairs:
+            raise LocalServiceError(f"kafka: {self._folder} was not prepared for proxies")
+        return pairs
+
     def delete_data(self) -> None:
         """Remove its folder.
 
@@ -222,8 +236,11 @@ class KafkaService:
         if settled == ports:
             return
         progress(Progress(self.name, "choosing another port: the one it had is taken by another process", done=True))
-        pairs = zip(settled[::2], settled[1::2], strict=True)
-        self._remember(KafkaCluster(cluster.cluster_id, tuple(BrokerAddress(*pair) for pair in pairs)))
+        moved = tuple(
+            msgspec.structs.replace(item, client_port=client, controller_port=controller)
+            for item, client, controller in zip(cluster.brokers, settled[::2], settled[1::2], strict=True)
+        )
+        self._remember(KafkaCluster(cluster.cluster_id, moved))
 
     def _wait(self) -> None:
         wait_until_ready([broker.process for broker in self.brokers], self._answers, timeout=READY_TIMEOUT_SECONDS)

@@ -29,7 +29,7 @@ COMMON = """\
 process.roles=broker,controller
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=CLIENT
-listener.security.protocol.map=CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT
 
 auto.create.topics.enable=false
 delete.topic.enable=true
@@ -57,11 +57,30 @@ log.cleaner.io.buffer.size=65536
 """
 
 
-class BrokerAddress(msgspec.Struct, frozen=True):
-    """Ports of one broker on the loopback address: for clients, and for the controller quorum."""
+class BrokerAddress(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Ports of one broker on the loopback address: for clients, and for the controller quorum.
+
+    Attributes:
+        proxied_port: where it listens for clients that come through a proxy; 0 where there is none.
+        proxy_port: of that proxy, which is what such clients are told, so that they come back through it.
+    """
 
     client_port: int
     controller_port: int
+    proxied_port: int = 0
+    proxy_port: int = 0
+
+    def listeners(self) -> str:
+        """Return the lines that say where it listens and what it tells clients."""
+        client, controller = (
+            f"CLIENT://{LOOPBACK}:{self.client_port}",
+            f"CONTROLLER://{LOOPBACK}:{self.controller_port}",
+        )
+        heard, told = [client, controller], [client]
+        if self.proxied_port:
+            heard.append(f"PROXIED://{LOOPBACK}:{self.proxied_port}")
+            told.append(f"PROXIED://{LOOPBACK}:{self.proxy_port}")
+        return f"listeners={','.join(heard)}\nadvertised.listeners={','.join(told)}"
 
 
 def server_properties(node_id: int, brokers: Sequence[BrokerAddress], data: str) -> str:
@@ -77,8 +96,7 @@ def server_properties(node_id: int, brokers: Sequence[BrokerAddress], data: str)
 node.id={node_id}
 log.dirs={data}
 controller.quorum.voters={voters}
-listeners=CLIENT://{LOOPBACK}:{own.client_port},CONTROLLER://{LOOPBACK}:{own.controller_port}
-advertised.listeners=CLIENT://{LOOPBACK}:{own.client_port}
+{own.listeners()}
 default.replication.factor={count}
 min.insync.replicas={majority}
 offsets.topic.replication.factor={count}

@@ -22,6 +22,7 @@ from omnibase_infra.shared.core.errors import LocalServiceError
 from omnibase_infra.shared.local_services import KafkaService, kafka_aot, process_identity
 from omnibase_infra.shared.local_services.kafka_aot import prepare_aot_cache
 from omnibase_infra.shared.local_services.kafka_jars import fetch_kafka_jars
+from omnibase_infra.shared.testing.tcp_proxy import TcpProxy
 
 SECONDS = 20
 
@@ -258,6 +259,29 @@ def test_three_brokers_go_on_when_one_is_killed(tmp_path: Path) -> None:
         assert read_all(kafka, topic, 2) == ["three", "two"]
     finally:
         kafka.stop()
+
+
+def test_clients_that_come_through_a_proxy_are_sent_back_to_it(tmp_path: Path) -> None:
+    kafka = KafkaService(tmp_path / "kafka", proxied=True)
+    try:
+        start(kafka)
+        ((proxy_port, proxied_port),) = kafka.proxies()
+        with TcpProxy(proxied_port, port=proxy_port) as proxy:
+            client = AdminClient({"bootstrap.servers": f"127.0.0.1:{proxy_port}"})
+            brokers = client.list_topics(timeout=10).brokers
+            assert [broker.port for broker in brokers.values()] == [proxy_port]
+            assert proxy.connections > 0
+        kafka.stop()
+        kafka.start()
+        assert kafka.proxies() == [(proxy_port, proxied_port)]
+    finally:
+        kafka.kill()
+
+
+def test_without_proxies_asked_for_there_is_no_second_listener(kafka: KafkaService) -> None:
+    kafka.prepare()
+    with pytest.raises(LocalServiceError, match="not prepared for proxies"):
+        kafka.proxies()
 
 
 @pytest.mark.slow
