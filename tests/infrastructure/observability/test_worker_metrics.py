@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from omnibase_infra.shared.core.worker_spec import OperationSpec, WorkerSpec
+from omnibase_infra.shared.core.worker_spec import OperationSpec, RateLimitSpec, WorkerSpec
 from omnibase_infra.shared.observability.metric_definitions import CATALOGUE
 from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
 from omnibase_infra.shared.observability.worker_metrics import BreakerState, WorkerMetrics
@@ -29,6 +30,7 @@ SPEC = WorkerSpec(
     publish=(ANSWERS,),
     dependencies=("postgres",),
     operations=(OperationSpec(name="execute", topic=COMMANDS, event_type=COMMANDS, answer_topic=ANSWERS),),
+    rate_limits=(RateLimitSpec(per="client", count=50, seconds=1, burst=100),),
 )
 LOGGER_METRICS = {"omnibase_log_lines_suppressed_total", "omnibase_log_lines_lost_total"}
 # Shown by the sink of `shared.postgres`, once a statement has run.
@@ -73,6 +75,13 @@ def test_every_declared_metric_is_used_by_a_worker_and_none_besides(
 
     shown = {line.split()[2] for line in registry.exposition().decode().splitlines() if line.startswith("# TYPE")}
     assert shown == {definition.name for definition in CATALOGUE} - LOGGER_METRICS - STATEMENT_METRICS
+
+
+def test_a_worker_without_rate_limits_does_not_show_them(registry: MetricsRegistry) -> None:
+    metrics = WorkerMetrics(registry, structs.replace(SPEC, rate_limits=()))
+
+    assert metrics.rate_limited == {}
+    assert "omnibase_rate_limited" not in registry.exposition().decode()
 
 
 def test_the_page_starts_with_zeros_so_that_rates_see_the_first_event(
