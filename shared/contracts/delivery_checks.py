@@ -98,12 +98,17 @@ def check_batches(draft: Draft) -> None:
 
 
 def check_rate_limits(draft: Draft) -> None:
-    """Rate limits name operations there are."""
+    """Rate limits name operations there are, and refuse only what is answered."""
     names = {operation.name for operation, _ in draft.operations}
     for limit, path in draft.rate_limits:
         if limit.operation is not None and limit.operation not in names and draft.whole(("io_operations",)):
             message = f"there is no operation {limit.operation!r}{did_you_mean(limit.operation, names)}"
             draft.report(Rule.RATE_LIMIT, message, (*path, "operation"))
+        if limit.on_limit == "refuse" and draft.whole(("io_operations",)):
+            silent = [one.name for one, _ in draft.operations if limit.operation in (None, one.name) and not one.answer]
+            if silent:
+                message = f"{', '.join(silent)} answers nothing: what is refused would be lost; use `wait`"
+                draft.report(Rule.REFUSAL_UNANSWERED, message, (*path, "on_limit"))
 
 
 def check_capabilities(draft: Draft) -> None:

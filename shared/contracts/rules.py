@@ -238,6 +238,12 @@ class Rule(Enum):
         "A limit on nothing limits nothing.",
         "Correct the operation's name.",
     )
+    REFUSAL_UNANSWERED = (
+        "CT262",
+        "What a rate limit refuses is answered",
+        "A message that is refused without an answer is lost, and nobody hears of it.",
+        "Use `on_limit: wait`, or narrow the limit to an operation that answers.",
+    )
     DEFINITION_MISSING = (
         "CT301",
         "Every definition referred to exists",

@@ -187,6 +187,17 @@ def test_a_kit_of_a_third_party_generates_a_node(parrot: GeneratedNode) -> None:
     assert "schemas_of(installed_kits())" in parrot.path("tests/test_node.py").read_text()
 
 
+def test_rate_limits_reach_the_worker_with_their_defaults(parrot: GeneratedNode) -> None:
+    limits = "rate_limits:\n  - {per: tenant, limit: 1000/hour}\n"
+    limits += "  - {per: client, limit: 5/minute, burst: 2, operation: say, on_limit: refuse}\n"
+    parrot.edit("contract.yaml", "delivery:", limits + "delivery:")
+    parrot.generate()
+    spec = parrot.path("registry/spec.py").read_text()
+    assert 'RateLimitSpec(per="tenant", count=1000, seconds=3600, burst=1000),' in spec
+    refusing = 'RateLimitSpec(per="client", count=5, seconds=60, burst=2, operation="say", on_limit="refuse"),'
+    assert refusing in spec
+
+
 def test_a_kit_that_writes_what_is_not_python_is_told_so(
     parrot: GeneratedNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from omnibase_infra.shared.contracts.kits import BUILT_IN_KITS, KitOption, KitSchema
 from omnibase_infra.shared.contracts.loader import load_contract
-from omnibase_infra.shared.contracts.model import Batch, Subscription
+from omnibase_infra.shared.contracts.model import Batch, RateLimit, Subscription
 from omnibase_infra.shared.contracts.units import Rate
 from omnibase_infra.shared.core.errors import ContractError
 from omnibase_infra.shared.core.naming import TopicName
@@ -97,7 +97,7 @@ def test_a_full_contract_is_read_as_written(order_store: ContractFolder) -> None
     assert str(note.trigger) == "onex.evt.shop.order-placed.v1"
     assert not note.answer
     assert health.is_control
-    assert contract.rate_limits[0].limit == Rate(50, 1.0)
+    assert contract.rate_limits == (RateLimit("client", Rate(50, 1.0), 100, "insert_order", "wait"),)
     assert contract.migrations == ("migrations/0001_orders.sql",)
 
 

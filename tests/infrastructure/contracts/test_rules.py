@@ -241,6 +241,13 @@ BREACHES = [
         Rule.RATE_LIMIT, "operation: insert_order", "operation: insert_ordre", "insert_ordre", says="'insert_order'"
     ),
     Breach(
+        Rule.REFUSAL_UNANSWERED,
+        "operation: insert_order}]",
+        "on_limit: refuse}]",
+        "refuse",
+        says="note_order answers nothing",
+    ),
+    Breach(
         Rule.DEFINITION_MISSING, "response: ModelPriceResponse", "response: ModelPriceRespons", "ModelPriceRespons\n"
     ),
     Breach(Rule.DEFINITION_MISSING, "definitions/ModelPriceLine", "definitions/ModelLine", "'#/definitions/ModelLine'"),
