@@ -39,6 +39,7 @@ from omnibase_infra.topics.provisioning import provision
 from omnibase_infra.topics.topic_registry import TopicRegistry
 
 READY_SECONDS: Final = 30.0
+RUN_MODULE: Final = ("omnibase_infra.shared.cli.main",)
 _LOOK_SECONDS: Final = 0.05
 
 
@@ -63,11 +64,14 @@ async def eventually(condition: Callable[[], Any], what: str, seconds: float = 6
 class WorkerProcess:
     """One `omninode run` process and its endpoints."""
 
-    def __init__(self, node: str, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, node: str, environment: Mapping[str, str], log: Path, module: Sequence[str] = RUN_MODULE
+    ) -> None:
+        """Start it; `module` is what Python runs with the arguments `run NODE`, and arguments of its own before those."""
         self.log_path = log
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "omnibase_infra.shared.cli.main", "run", node],
+                [sys.executable, "-m", *module, "run", node],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=dict(environment),
@@ -157,12 +161,17 @@ class Fleet:
         report = provision(admin, registry.catalogue, self.realm)
         assert report.is_complete, f"the topics could not be made: {report}"
 
-    def start(self, **environment: str) -> WorkerProcess:
+    def start(self, *, module: Sequence[str] = RUN_MODULE, **environment: str) -> WorkerProcess:
         """Start a worker process; `environment` adds OMNIBASE_* variables."""
         log = self._folder / f"worker-{len(self._processes)}.log"
-        process = WorkerProcess(self.spec.node, self._environment() | environment, log)
+        process = WorkerProcess(self.spec.node, self._environment() | environment, log, module)
         self._processes.append(process)
         return process
+
+    @property
+    def processes(self) -> Sequence[WorkerProcess]:
+        """Return the worker processes there have been, in the order of their starts."""
+        return self._processes
 
     async def start_ready(self, **environment: str) -> WorkerProcess:
         """Start a worker process and wait until it is ready."""
