@@ -182,7 +182,7 @@ def _type_name(annotation: Any) -> str:
 
 
 def _unit(name: str) -> str:
-    for suffix, unit in (("_seconds", "seconds"), ("_bytes", "bytes"), ("_records", "records")):
+    for suffix, unit in (("_seconds", "seconds"), ("_days", "days"), ("_bytes", "bytes"), ("_records", "records")):
         if name.endswith(suffix):
             return unit
     return "connections" if name.startswith("postgres_pool_") else ""

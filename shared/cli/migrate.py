@@ -12,6 +12,7 @@ import typer
 from omnibase_infra.shared.core.errors import ConfigurationError, OmnibaseError
 
 if TYPE_CHECKING:
+    from omnibase_infra.shared.postgres.inbox_retention import RetentionReport
     from omnibase_infra.shared.postgres.migrations import Migration, MigrationStep
 
 EXIT_FAILED: Final = 1
@@ -26,6 +27,8 @@ def migrate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
 ) -> None:
     """Apply the SQL migrations of the inbox and outbox, and of nodes, to the database of OMNIBASE_POSTGRES_DSN.
+
+    Also adds the inbox's partitions of the days to come and drops those that are over, as running workers do.
 
     Files are append-only: an applied one that was changed since is refused. Running it again, or by several processes
     at once, does no harm. Exit codes: 0 up to date, 1 PostgreSQL cannot be reached, 2 settings or a migration are wrong.
@@ -44,13 +47,22 @@ def migrate(
 
 async def _migrate(nodes: list[str], *, dry_run: bool, quiet: bool) -> list[MigrationStep]:
     from omnibase_infra.shared.core.settings import load_settings, require_postgres
+    from omnibase_infra.shared.postgres.inbox_retention import RetentionOptions
     from omnibase_infra.shared.postgres.migrations import infrastructure_migrations, read_migrations
     from omnibase_infra.shared.postgres.migrations import migrate as run
 
-    dsn = require_postgres(load_settings())
+    settings = load_settings()
+    dsn = require_postgres(settings)
     plan: list[list[Migration]] = [infrastructure_migrations()]
     plan += [read_migrations(folder.parent.name, folder / "migrations") for folder in _node_folders(nodes)]
-    return await run(dsn, plan, dry_run=dry_run, report=_silent if quiet else _print_step)
+    return await run(
+        dsn,
+        plan,
+        dry_run=dry_run,
+        retention=RetentionOptions(keep_days=settings.postgres_inbox_keep_days),
+        report=_silent if quiet else _print_step,
+        report_days=_print_kept if quiet else _print_days,
+    )
 
 
 def _node_folders(nodes: list[str]) -> list[Path]:
@@ -69,6 +81,17 @@ def _node_folders(nodes: list[str]) -> list[Path]:
 def _print_step(step: MigrationStep) -> None:
     duration = f"  ({step.seconds:.2f} s)" if step.state == "applied" else ""
     typer.echo(f"{step.state:<8} {step.scope}/{step.name}{duration}")
+
+
+def _print_days(report: RetentionReport) -> None:
+    if report.added or report.dropped:
+        typer.echo(f"inbox and outbox: {len(report.added)} partitions added, {len(report.dropped)} days dropped")
+    _print_kept(report)
+
+
+def _print_kept(report: RetentionReport) -> None:
+    for reason in report.kept:
+        typer.echo(f"warning: {reason}", err=True)
 
 
 def _silent(_: MigrationStep) -> None:

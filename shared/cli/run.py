@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from omnibase_infra.shared.kafka.client_log import LogFunction
     from omnibase_infra.shared.kafka.producer_pool import ProducerPool
     from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
+    from omnibase_infra.shared.postgres.connection_pool import PostgresConnectionPool
     from omnibase_infra.shared.registry.container import ONEXContainer
     from omnibase_infra.shared.runtime.worker import Worker
 
@@ -163,7 +164,30 @@ async def _open_stores(
 
         await _tolerating_outage(check)
         stores["postgres"] = store
+        await _look_after_days(pool, spec, settings, registry, stack)
     return stores
+
+
+async def _look_after_days(
+    pool: PostgresConnectionPool, spec: WorkerSpec, settings: Settings, registry: MetricsRegistry, stack: AsyncExitStack
+) -> None:
+    """Add and drop the days of inbox and outbox beside the work, until the worker has stopped."""
+    from omnibase_infra.shared.postgres.inbox_retention import InboxRetention, RetentionOptions
+
+    retention = InboxRetention(
+        pool,
+        group=settings.realm.group(spec.worker, spec.major),
+        spec=spec,
+        options=RetentionOptions(keep_days=settings.postgres_inbox_keep_days),
+        registry=registry,
+    )
+    task = asyncio.create_task(retention.maintain_forever(), name="inbox-retention")
+
+    async def stop() -> None:
+        task.cancel()
+        await asyncio.wait([task], timeout=_CLOSE_SECONDS)
+
+    stack.push_async_callback(stop)
 
 
 def _show_pools(container: ONEXContainer, worker: Worker) -> None:

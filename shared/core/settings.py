@@ -60,6 +60,12 @@ class Settings(BaseSettings):
     postgres_query_role: str | None = Field(
         None, description="Read-only role under which `query` runs SQL text; unset: `query` is switched off."
     )
+    postgres_inbox_keep_days: int = Field(
+        35,
+        ge=1,
+        le=3650,
+        description="How long inbox and outbox remember a message; a worker whose topics keep longer sees to more.",
+    )
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"

@@ -60,6 +60,8 @@ class LogEvent(StrEnum):
     POOL_CLOSED_BY_FORCE = "pool_closed_by_force"
     POOL_MISCONFIGURED = "pool_misconfigured"
     SLOW_QUERY = "slow_query"
+    INBOX_MAINTAINED = "inbox_maintained"
+    INBOX_MAINTENANCE_FAILED = "inbox_maintenance_failed"
 
     # the process
     EVENT_LOOP_BLOCKED = "event_loop_blocked"

@@ -201,6 +201,23 @@ SLOW_QUERIES: Final = CounterDefinition(
     "omnibase_slow_queries_total", "Round trips beyond the slow threshold.", "events", ("worker", "statement")
 )
 
+INBOX_DAYS: Final = GaugeDefinition(
+    "omnibase_inbox_days", "Partitions of the inbox, one a day; grows when days are no longer dropped.", "partitions"
+)
+INBOX_DEFAULT_RECORDS: Final = GaugeDefinition(
+    "omnibase_inbox_default_records",
+    "Messages whose day had no partition of its own, counted up to 10,000; grows when days are no longer added.",
+    "records",
+)
+INBOX_DAYS_DROPPED: Final = CounterDefinition(
+    "omnibase_inbox_days_dropped_total", "Days dropped from inbox and outbox, their retention being over.", "partitions"
+)
+INBOX_MAINTENANCE_FAILURES: Final = CounterDefinition(
+    "omnibase_inbox_maintenance_failures_total",
+    "Days that could not be added or dropped, and looks that failed.",
+    "events",
+)
+
 # --- the producer ---------------------------------------------------------------------------------------------------
 PRODUCED_RECORDS: Final = CounterDefinition(
     "omnibase_produced_records_total", "Records the broker has confirmed, of every kind.", "records", _TOPIC

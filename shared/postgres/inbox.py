@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from hashlib import blake2b
@@ -18,6 +19,7 @@ from omnibase_infra.shared.postgres.queries import named_queries
 
 _FRESH: Final = Fresh()
 _REUSED: Final = Reused()
+_ANY_DAY: Final = "DATE '2000-01-01'"
 _MILLISECONDS_PER_DAY: Final = 86_400_000
 
 
@@ -32,6 +34,20 @@ def message_key(group: str, message: InboxMessage) -> UUID:
 def inbox_day(message: InboxMessage) -> date:
     """Return the UTC day of a message, which its own time fixes, however late it is processed."""
     return _day(message.day_ms // _MILLISECONDS_PER_DAY)
+
+
+@contextmanager
+def partitions_may_change() -> Iterator[None]:
+    """Let an insertion be repeated when its day got a partition of its own while it waited for the default one.
+
+    Raises:
+        TransientError: a later attempt finds the new partition.
+    """
+    try:
+        yield
+    except asyncpg.CheckViolationError as error:
+        # Our tables have no check but the bounds of their partitions; nobody's data are wrong.
+        raise TransientError("a partition of the inbox was added meanwhile", dependency=DEPENDENCY) from error
 
 
 @lru_cache(maxsize=64)
@@ -66,17 +82,18 @@ async def claim(connection: Any, group_id: int, messages: Sequence[InboxMessage]
         return []
     if len(set(keys)) != len(keys):
         raise ValueError("two messages of one identity in one claim")
-    inserted = await connection.fetch(
-        named_queries()["claim_inbox"],
-        group_id,
-        [inbox_day(message) for message in messages],
-        keys,
-        [message.partition for message in messages],
-        [message.offset for message in messages],
-        [message.payload_hash for message in messages],
-        [message.message_id for message in messages],
-        [message.topic for message in messages],
-    )
+    with partitions_may_change():
+        inserted = await connection.fetch(
+            named_queries()["claim_inbox"],
+            group_id,
+            [inbox_day(message) for message in messages],
+            keys,
+            [message.partition for message in messages],
+            [message.offset for message in messages],
+            [message.payload_hash for message in messages],
+            [message.message_id for message in messages],
+            [message.topic for message in messages],
+        )
     if len(inserted) == len(messages):
         return [_FRESH] * len(messages)
     fresh = {row[0] for row in inserted}
@@ -89,13 +106,19 @@ async def claim(connection: Any, group_id: int, messages: Sequence[InboxMessage]
 
 
 async def _read_processed(connection: Any, known: Sequence[tuple[InboxMessage, UUID]]) -> dict[UUID, Claim]:
-    rows = await connection.fetch(
-        named_queries()["read_processed"], [inbox_day(message) for message, _ in known], [key for _, key in known]
-    )
+    keys_by_day: dict[date, list[UUID]] = {}
+    for message, key in known:
+        keys_by_day.setdefault(inbox_day(message), []).append(key)
     rows_by_key: dict[UUID, list[asyncpg.Record]] = {}
-    for row in rows:
-        rows_by_key.setdefault(row["message_key"], []).append(row)
+    for day, keys in keys_by_day.items():
+        for row in await connection.fetch(_read_processed_of(day), keys):
+            rows_by_key.setdefault(row["message_key"], []).append(row)
     return {key: _claim_of(message, rows_by_key[key]) for message, key in known if key in rows_by_key}
+
+
+@lru_cache(maxsize=64)
+def _read_processed_of(day: date) -> str:
+    return named_queries()["read_processed"].replace(_ANY_DAY, f"DATE '{day.isoformat()}'")
 
 
 def _claim_of(message: InboxMessage, rows: Sequence[asyncpg.Record]) -> Claim:

@@ -21,6 +21,7 @@ from omnibase_infra.shared.contracts.sql_text import mask
 from omnibase_infra.shared.core.errors import ConfigurationError
 from omnibase_infra.shared.postgres.connection_pool import SEARCH_PATH
 from omnibase_infra.shared.postgres.errors import classify_connect, condition, raise_classified
+from omnibase_infra.shared.postgres.inbox_retention import RetentionOptions, RetentionReport, maintain
 
 INFRASTRUCTURE_SCOPE: Final = "omnibase"
 # Of `pg_advisory_lock`; any number that nothing else uses.
@@ -75,9 +76,14 @@ class MigrationStep(msgspec.Struct, frozen=True):
 
 
 StepCallback = Callable[[MigrationStep], None]
+DaysCallback = Callable[[RetentionReport], None]
 
 
 def no_report(_: MigrationStep) -> None:
+    """Report to nobody: the default callback."""
+
+
+def no_days_report(_: RetentionReport) -> None:
     """Report to nobody: the default callback."""
 
 
@@ -123,8 +129,13 @@ async def migrate(
     lock_timeout: float = 60.0,
     statement_timeout: float = 600.0,
     report: StepCallback = no_report,
+    retention: RetentionOptions | None = None,
+    report_days: DaysCallback = no_days_report,
 ) -> list[MigrationStep]:
     """Bring the database up to date; return what became of each migration.
+
+    With the migrations of inbox and outbox their days are looked after as well, as workers do it: where these do not
+    own the tables, a daily run does it.
 
     Args:
         dsn: address of the database; its user may create schemas.
@@ -133,6 +144,8 @@ async def migrate(
         lock_timeout: seconds to wait for another process that migrates, and for locks inside a migration.
         statement_timeout: seconds one migration may take.
         report: told of each step when it is done.
+        retention: how long messages are kept.
+        report_days: told what was done to the days of inbox and outbox.
 
     Raises:
         MigrationError: an applied file was changed, a new one sorts before an applied one, or one failed.
@@ -146,7 +159,16 @@ async def migrate(
         steps: list[MigrationStep] = []
         for own in migrations:
             steps += await _migrate_scope(connection, own, report)
+        if infrastructure_migrations() in migrations:
+            report_days(await _maintain_days(connection, retention))
         return steps
+
+
+async def _maintain_days(connection: asyncpg.Connection, retention: RetentionOptions | None) -> RetentionReport:
+    try:
+        return await maintain(connection, retention)
+    except Exception as error:  # noqa: BLE001 - raised again, classified
+        raise_classified(error, connection_lost=connection.is_closed())
 
 
 async def _plan(

@@ -12,7 +12,7 @@ from typing import Any
 from asyncpg.pgproto.pgproto import UUID
 
 from omnibase_infra.shared.core.ports import InboxMessage, StoredOutput
-from omnibase_infra.shared.postgres.inbox import inbox_day
+from omnibase_infra.shared.postgres.inbox import inbox_day, partitions_may_change
 from omnibase_infra.shared.postgres.queries import named_queries
 
 
@@ -29,4 +29,5 @@ async def store(connection: Any, outputs: Sequence[tuple[InboxMessage, UUID, Seq
         for index, output in enumerate(stored)
     ]
     if rows:
-        await connection.execute(named_queries()["store_outbox"], *zip(*rows, strict=True))
+        with partitions_may_change():
+            await connection.execute(named_queries()["store_outbox"], *zip(*rows, strict=True))

@@ -7,6 +7,9 @@ SELECT id FROM omnibase.consumer_group WHERE name = $1
 -- name: add_group
 INSERT INTO omnibase.consumer_group (name) VALUES ($1) ON CONFLICT (name) DO NOTHING
 
+-- name: keep_group
+UPDATE omnibase.consumer_group SET keep_days = $2 WHERE id = $1 AND keep_days IS DISTINCT FROM $2
+
 -- name: claim_inbox
 INSERT INTO omnibase.inbox (day, message_key, group_id, "partition", "offset", payload_hash, message_id, topic)
 SELECT m.day, m.message_key, $1, m."partition", m."offset", m.payload_hash, m.message_id, m.topic
@@ -17,10 +20,12 @@ ON CONFLICT DO NOTHING
 RETURNING message_key
 
 -- name: read_processed
+-- One day at a time, written into the text in place of this one: a parameter would in the end be planned for all
+-- partitions, and every one of them be locked.
 SELECT i.message_key, i.payload_hash, o.topic, o.record_key, o.value
-FROM unnest($1::date[], $2::uuid[]) AS m (day, message_key)
-JOIN omnibase.inbox AS i ON i.day = m.day AND i.message_key = m.message_key
+FROM omnibase.inbox AS i
 LEFT JOIN omnibase.outbox AS o ON o.day = i.day AND o.message_key = i.message_key
+WHERE i.day = DATE '2000-01-01' AND i.message_key = ANY($1::uuid[])
 ORDER BY i.message_key, o.output_index
 
 -- name: store_outbox

@@ -64,7 +64,7 @@ async def test_an_empty_database_gets_everything_in_order_and_it_is_recorded(
     reported: list[MigrationStep] = []
     steps = await migrate(database.dsn, [infrastructure_migrations(), nodes(folder)], report=reported.append)
     assert states(steps) == [
-        ("0001_inbox_outbox.sql", "applied"),
+        *((migration.name, "applied") for migration in infrastructure_migrations()),
         ("0001_orders.sql", "applied"),
         ("0002_customers.sql", "applied"),
     ]
@@ -97,7 +97,7 @@ async def test_processes_that_migrate_at_the_same_time_apply_each_file_once(
     plan = [infrastructure_migrations(), nodes(folder)]
     results = await asyncio.gather(*(migrate(database.dsn, plan) for _ in range(6)))
     applied = [step.name for steps in results for step in steps if step.state == "applied"]
-    assert sorted(applied) == ["0001_inbox_outbox.sql", "0001_orders.sql", "0002_customers.sql"]
+    assert sorted(applied) == sorted(migration.name for own in plan for migration in own)
 
 
 async def test_a_changed_file_is_refused_and_named(database: PostgresDatabase, folder: Path) -> None:
