@@ -37,10 +37,14 @@ class TopicState(msgspec.Struct, frozen=True):
 
 
 class GroupState(msgspec.Struct, frozen=True):
-    """A consumer group as it is; of one that does not exist, nothing. Partitions without a commit are left out."""
+    """A consumer group as it is; of one that does not exist, nothing. Partitions without a commit are left out.
+
+    `state` is the broker's word in kebab case: `stable`, `empty`, `preparing-rebalancing`, …, or `absent`.
+    """
 
     committed: Mapping[Partition, int] = {}
     members: int = 0
+    state: str = "absent"
 
 
 class TopicAdmin(Protocol):

@@ -47,12 +47,13 @@ class PartitionOffsets(msgspec.Struct, frozen=True):
 
 
 class GroupOffsets(msgspec.Struct, frozen=True):
-    """A consumer group: its live members, its partitions, and topics of its contract that do not exist."""
+    """A consumer group: its live members, its partitions, topics of its contract that do not exist, its state."""
 
     group: str
     members: int
     partitions: tuple[PartitionOffsets, ...]
     missing_topics: tuple[str, ...] = ()
+    state: str = "absent"
 
     @property
     def is_consistent(self) -> bool:
@@ -68,11 +69,21 @@ class Move(msgspec.Struct, frozen=True):
     after: int
 
 
-def show(admin: TopicAdmin, registry: TopicRegistry, reader: Reader) -> GroupOffsets:
-    """Return where a group stands in every topic it reads; see `TopicAdmin` for what it raises."""
+def show(
+    admin: TopicAdmin, registry: TopicRegistry, reader: Reader, counts: Mapping[str, int] | None = None
+) -> GroupOffsets:
+    """Return where a group stands in every topic it reads; see `TopicAdmin` for what it raises.
+
+    Args:
+        admin: of the cluster.
+        registry: of the realm.
+        reader: the group.
+        counts: partitions of the realm's topics, where they have been asked for already.
+    """
     entries = registry.catalogue.readers().get(reader, ())
     topics = {entry.topic.physical(registry.realm): entry.source is not None for entry in entries}
-    counts = admin.topics(f"{registry.realm}.")
+    if counts is None:
+        counts = admin.topics(f"{registry.realm}.")
     partitions = existing_partitions(counts, topics)
     group = reader.group(registry.realm)
     state = admin.group(group, partitions)
@@ -82,6 +93,7 @@ def show(admin: TopicAdmin, registry: TopicRegistry, reader: Reader) -> GroupOff
         state.members,
         tuple(_offsets(partition, state, marks[partition], topics[partition.topic]) for partition in partitions),
         tuple(topic for topic in topics if topic not in counts),
+        state.state,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 from confluent_kafka import (
     OFFSET_INVALID,
     Consumer,
+    ConsumerGroupState,
     ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
@@ -202,8 +203,11 @@ class KafkaTopicAdmin:
             f"the members of {group}",
             absent=KafkaError.GROUP_ID_NOT_FOUND,
         )
-        members = len(described[group].members) if group in described else 0
-        return GroupState(self._committed(group, partitions) if partitions else {}, members)
+        committed = self._committed(group, partitions) if partitions else {}
+        found = described.get(group)
+        if found is None or found.state is ConsumerGroupState.DEAD:  # older brokers call a group so that never was
+            return GroupState(committed)
+        return GroupState(committed, len(found.members), found.state.name.lower().replace("_", "-"))
 
     def _committed(self, group: str, partitions: Collection[Partition]) -> dict[Partition, int]:
         """Ask as a consumer that never joins the group.

@@ -42,7 +42,7 @@ class InMemoryCluster:
 
     def leave(self, group: str) -> None:
         """Take all members of a group away."""
-        self._members.pop(group, None)
+        self._members[group] = 0
 
     def forget(self, group: str, *partitions: Partition) -> None:
         """Lose committed offsets: these, or all."""
@@ -88,7 +88,9 @@ class InMemoryCluster:
         """See `TopicAdmin`."""
         committed = self._committed.get(group, {})
         found = {partition: committed[partition] for partition in partitions if partition in committed}
-        return GroupState(found, self._members.get(group, 0))
+        members = self._members.get(group, 0)
+        state = "stable" if members else "empty" if committed or group in self._members else "absent"
+        return GroupState(found, members, state)
 
     def commit(self, group: str, offsets: Mapping[Partition, int]) -> None:
         """See `TopicAdmin`."""

@@ -99,7 +99,7 @@ def test_creating_again_is_no_mistake_and_changes_nothing(subject: Subject, topi
 def test_what_does_not_exist_is_left_out(subject: Subject, topic: str, group: str) -> None:
     assert subject.admin.describe([topic]) == {}
     state = subject.admin.group(group, [])
-    assert (state.committed, state.members) == ({}, 0)
+    assert (state.committed, state.members, state.state) == ({}, 0, "absent")
 
 
 def test_partitions_are_added_once_and_never_taken_away(subject: Subject, topic: str) -> None:
@@ -136,13 +136,15 @@ def test_offsets_of_a_live_group_are_not_touched(subject: Subject, topic: str, g
     subject.admin.create(topic, 1, 1, {})
     leave = subject.join(group, topic)
 
-    assert subject.admin.group(group, []).members == 1
+    joined = subject.admin.group(group, [])
+    assert (joined.members, joined.state) == (1, "stable")
     with pytest.raises(GroupInUseError, match="live members"):
         subject.admin.commit(group, {Partition(topic, 0): 0})
 
     leave()
     subject.admin.commit(group, {Partition(topic, 0): 0})
-    assert subject.admin.group(group, []).members == 0
+    left = subject.admin.group(group, [])
+    assert (left.members, left.state) == (0, "empty")
 
 
 def test_watermarks_and_offsets_by_time_follow_the_log(subject: Subject, topic: str) -> None:
