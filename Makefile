@@ -11,7 +11,7 @@ NODE ?=
 # Test processes side by side, each with servers of its own; most tests wait for servers rather than compute.
 JOBS ?= 2
 
-.PHONY: help setup demo up down run-worker generate check lint test bench clean lock
+.PHONY: help setup demo up down run-worker generate check lint test bench bench-inbox clean lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[36m%-12s\033[0m %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ test: check ## everything CI runs: checks, then all tests on real servers
 
 bench: $(STAMP) ## measure, side by side in one run, into docs/benchmarks.md (ARGS=--quick: a short look)
 	@env -u PYTHONSAFEPATH $(BIN)/python -m tests.performance.bench $(ARGS)
+
+bench-inbox: $(STAMP) ## measure inbox and outbox as they grow (ARGS="--rows 50000000 --days 36": as a release does)
+	@env -u PYTHONSAFEPATH $(BIN)/python -m tests.performance.inbox_growth $(ARGS)
 
 clean: ## stop local servers, remove .venv, caches and local data
 	@if [ -x $(BIN)/omninode ]; then $(BIN)/omninode infra down --delete-data; fi
