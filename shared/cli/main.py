@@ -18,6 +18,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "contract": ("contract", "Check contracts, every problem at once."),
     "topics": ("topics", "Lint, plan, apply, check and list the fleet's topics."),
     "offsets": ("offsets", "Show and, guarded, reset a worker's committed offsets."),
+    "status": ("status", "Show the fleet at a glance: processes, lag, dead letters, and what is wrong."),
     "dlq": ("dlq", "Look at dead letters, and redrive or discard them."),
     "migrate": ("migrate", "Apply the SQL migrations of the inbox, the outbox and the nodes."),
     "infra": ("infra", "Start and stop a local Kafka and PostgreSQL."),
