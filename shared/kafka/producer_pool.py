@@ -9,11 +9,11 @@ from zlib import crc32
 
 import msgspec
 
-from omnibase_infra.shared.core.errors import DeliveryError, TopicNotDeclaredError
-from omnibase_infra.shared.core.naming import TopicName
+from omnibase_infra.shared.core.errors import DeliveryError
 from omnibase_infra.shared.core.ports import OutboundRecord
 from omnibase_infra.shared.core.settings import Settings
 from omnibase_infra.shared.kafka.client_log import LogFunction
+from omnibase_infra.shared.kafka.outbound_topics import OutboundTopics
 from omnibase_infra.shared.kafka.pooled_producer import PURGE_SECONDS, PooledProducer
 from omnibase_infra.shared.kafka.producer_config import DEFAULT_OPTIONS, ProducerOptions, producer_config
 from omnibase_infra.shared.kafka.producer_counters import ProducerCounters
@@ -85,15 +85,12 @@ class ProducerPool:
             producer_config(settings, client_id=f"{client_id}-{number}", options=options)
             for number in range(options.size)
         ]
-        self._realm = settings.realm
-        self._allowed = allowed
-        self._contract = contract
+        self._topics = OutboundTopics(settings.realm, allowed, contract)
         self._log = log
         self._on_statistics = on_statistics
         self._counters = ProducerCounters()
         self._producers: list[PooledProducer] = []
         self._retired: list[PooledProducer] = []
-        self._physical: dict[str, str] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
@@ -131,8 +128,7 @@ class ProducerPool:
         """
         if not records:
             return
-        physical = self._physical
-        topics = [physical.get(record.topic) or self._resolve(record.topic) for record in records]
+        topics = self._topics.of(records)
         if self._closed:
             reasons = dict.fromkeys(range(len(records)), "not sent, the producer pool is closed")
             raise _delivery_error(reasons, records)
@@ -179,18 +175,6 @@ class ProducerPool:
             for producer in producers:
                 producer.stop()
             await asyncio.gather(*(producer.join(_JOIN_SECONDS) for producer in producers))
-
-    def _resolve(self, topic: str) -> str:
-        """Return the physical name of a topic seen for the first time."""
-        if self._allowed is not None and topic not in self._allowed:
-            contract = self._contract or "the contract"
-            raise TopicNotDeclaredError(
-                f"{contract}: the topic {topic!r} is not listed, so this worker may not produce to it",
-                hint=f"add `- {topic}` under `event_bus: publish:` and generate again",
-            )
-        name = TopicName.parse(topic).physical(self._realm)
-        self._physical[topic] = name
-        return name
 
     def _producer(self, number: int) -> PooledProducer:
         """Return a producer that works, replacing one that failed fatally."""
