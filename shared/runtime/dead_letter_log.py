@@ -23,7 +23,7 @@ _OPTIONS: Final = ConsumerOptions(
     statistics_seconds=0,
     fetched_records=50_000,
     fetched_kilobytes=32 * 1024,
-    overrides={"fetch.message.max.bytes": 4 * 1024 * 1024},
+    overrides={"fetch.message.max.bytes": 4 * 1024 * 1024, "fetch.wait.max.ms": 10},
 )
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from omnibase_infra.shared.core import envelope as envelopes
 from omnibase_infra.shared.core.envelope import Envelope
-from omnibase_infra.shared.core.errors import RecordRefusedError
+from omnibase_infra.shared.core.errors import RecordRefusedError, UndecodableError
 from omnibase_infra.shared.core.headers import TransportHeader
 from omnibase_infra.shared.core.limits import DecodeLimits
 from omnibase_infra.shared.core.redaction import MASK, is_secret_key, redact_mapping, redact_text
@@ -203,22 +203,32 @@ def readable(letter: DeadLetter, value: bytes | None, headers: Headers, limits: 
         limits: what the worker decodes at most.
     """
     shown = tuple(_shown_headers(headers))
-    problem, envelope = "", None
+    problem, envelope, is_json = "", None, True
     try:
         decoded = envelopes.decode(value, list(headers), limits)
     except RecordRefusedError as error:
         problem, content = error.message, value
+        # Beyond the limits it may be too deep for whatever walks it.
+        is_json = not isinstance(error, UndecodableError)
     else:
         envelope, content = redact_mapping(_attributes(decoded)), bytes(decoded.data)
     if not content:
         return ReadableDeadLetter(letter=letter, headers=shown, envelope=envelope, problem=problem)
-    try:
-        payload = msgspec.json.decode(content)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        text = redact_text(_text(content))
-        return ReadableDeadLetter(letter=letter, headers=shown, envelope=envelope, problem=problem, text=text)
-    masked = redact_mapping({"": payload})[""]
-    return ReadableDeadLetter(letter=letter, headers=shown, envelope=envelope, problem=problem, payload=masked)
+    payload, text = _masked(content, is_json=is_json)
+    return ReadableDeadLetter(
+        letter=letter, headers=shown, envelope=envelope, problem=problem, payload=payload, text=text
+    )
+
+
+def _masked(content: bytes, *, is_json: bool) -> tuple[Any, str | None]:
+    """Return content as JSON values, or, where it is none, as text; without secrets."""
+    if is_json:
+        try:
+            return redact_mapping({"": msgspec.json.decode(content)})[""], None
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            # Data of a binary-mode envelope need not be JSON.
+            return None, redact_text(_text(content))
+    return None, redact_text(_text(content))
 
 
 def _attributes(envelope: Envelope) -> dict[str, Any]:

@@ -119,13 +119,15 @@ class RedriveTransactions:
             RedriveFencedError: another redrive of this worker took over; none can be read.
             DeliveryError: none can be read; or, where the message says so, nobody can tell.
         """
+        committing = False
         try:
             self._producer.begin_transaction()
             for record in records:
                 self._produce(record)
+            committing = True
             self._patiently(self._producer.commit_transaction)
         except KafkaException as error:
-            raise self._failure(error.args[0]) from error
+            raise self._failure(error.args[0], committing=committing) from error
         except BufferError as error:
             self._abort()
             raise DeliveryError(f"no Kafka broker takes records: {error}", hint=_AGAIN) from error
@@ -163,14 +165,15 @@ class RedriveTransactions:
                 if not error.args[0].retriable() or self._monotonic() > deadline:
                     raise
 
-    def _failure(self, error: KafkaError) -> OmnibaseError:
+    def _failure(self, error: KafkaError, *, committing: bool) -> OmnibaseError:
         """End the transaction that failed, and return what it means."""
         if error.code() in _FENCED:
             return RedriveFencedError(
                 "another redrive of this worker is running: it took over, and this one can write no more",
                 hint="wait for it, look with `omninode dlq list`, then run this one again for what is left",
             )
-        if error.txn_requires_abort() and self._abort():
+        # A commit that was asked for may have happened, unless the client knows better.
+        if (not committing or error.txn_requires_abort()) and self._abort():
             return DeliveryError(f"the transaction was taken back: {error.str()}", hint=_AGAIN)
         return DeliveryError(
             f"nobody can tell whether the last records were taken: {error.str()}",
@@ -195,6 +198,8 @@ def _options(settings: Settings, spec: WorkerSpec) -> ProducerOptions:
         overrides={
             "transactional.id": settings.realm.transactional_id(spec.worker, MEMBER),
             "transaction.timeout.ms": int(TRANSACTION_SECONDS * 1000),
+            # A producer that closes after an error says so on stderr otherwise, past its logger.
+            "log_level": 4,
             # Whatever fits the dead-letter topic fits the retry topic.
             "message.max.bytes": largest + 2 * HEADROOM_BYTES,
         },
