@@ -42,7 +42,7 @@ generate: $(STAMP) ## write all nodes from their contracts
 	@$(BIN)/omninode generate
 
 check: lint ## lint, types, layers, contracts, generated files
-	@echo "types";   $(BIN)/mypy && $(BIN)/mypy --explicit-package-bases --exclude tests/generator/golden tests
+	@echo "types";   $(BIN)/mypy && MYPYPATH=tests/faults/nodes $(BIN)/mypy --explicit-package-bases --exclude tests/generator/golden tests
 	@echo "layers";  $(BIN)/lint-imports --no-logo
 	@echo "contracts"; $(BIN)/omninode contract lint && $(BIN)/omninode topics lint
 	@echo "generated files"; $(BIN)/omninode generate --check
@@ -52,6 +52,9 @@ lint: $(STAMP) ## ruff: rules and format
 
 test: check ## everything CI runs: checks, then all tests on real servers
 	@$(BIN)/pytest -n $(JOBS)
+
+faults: $(STAMP) ## put every fault on real workers; print what was lost or doubled (ARGS="--soak 30 --seed 1": for long)
+	@env -u PYTHONSAFEPATH $(BIN)/python -m tests.faults.bench $(ARGS)
 
 bench: $(STAMP) ## measure, side by side in one run, into docs/benchmarks.md (ARGS=--quick: a short look)
 	@env -u PYTHONSAFEPATH $(BIN)/python -m tests.performance.bench $(ARGS)

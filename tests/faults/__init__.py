@@ -1,0 +1,1 @@
+"""Faults on real servers, each with the count of what was lost, doubled or reordered. Front door: `make faults`."""
