@@ -375,25 +375,16 @@ def test_what_another_did_between_reading_and_beginning_is_left_alone(desk: Desk
 
 KILLED = """
 import os, signal, sys
-from confluent_kafka import Producer
-from omnibase_infra.shared.runtime import redrive_transaction as module
-from omnibase_infra.shared.runtime.redrive_transaction import RedriveTransactions
 from omnibase_infra.shared.core.ports import OutboundRecord
 from omnibase_infra.shared.core.settings import load_settings
+from omnibase_infra.shared.kafka.transaction_client import TransactionClient
+from omnibase_infra.shared.runtime.redrive_transaction import RedriveTransactions
 from omnibase_infra.shared.testing.sample_fleet import order_store
 
-def die(self):
-    # Everything is in the log, and the transaction is not committed.
-    assert self._producer.flush(20) == 0
-    os.kill(os.getpid(), signal.SIGKILL)
-
-real = RedriveTransactions._patiently
-RedriveTransactions._patiently = lambda self, step: (
-    die(self) if step.__name__ == "commit_transaction" else real(self, step)
-)
+# All records are confirmed by then, and the transaction is not committed.
+TransactionClient.commit = lambda self: os.kill(os.getpid(), signal.SIGKILL)
 with RedriveTransactions(load_settings(), order_store(), log=lambda *_, **__: None) as transactions:
-    topics = sys.argv[1:]
-    transactions.write([OutboundRecord(topic, b"half", b"key", partition=0) for topic in topics])
+    transactions.write([OutboundRecord(topic, b"half", b"key", partition=0) for topic in sys.argv[1:]])
 """
 
 
