@@ -17,7 +17,7 @@
     │   └── GroupInUseError           offsets of a group cannot be changed while it has members
     ├── LocalServiceError             a local server could not be started or stopped
     ├── RecordRefusedError            bytes no handler may see; the record goes to the dead-letter topic
-    │   ├── UndecodableError, InvalidEnvelopeError, ForbiddenError, UnsupportedVersionError, IdReusedError
+    │   ├── UndecodableError, InvalidEnvelopeError, ForbiddenError, UnsupportedVersionError, IdReusedError, QuarantinedError
     ├── OperationRejectedError        a readable command that cannot be run; answered `failed`
     │   ├── InvalidPayloadError, UnknownOperationError, ExpiredError, OperationDisabledError, RateLimitedError,
     │   │   BusinessError
@@ -25,6 +25,7 @@
     │   ├── DependencyUnavailableError   down: breaker, pause, no attempt is spent
     │   └── TransientError               this attempt failed, a later one may work
     │       └── DependencyBusyError      no room for us now: no attempt is spent
+    ├── OutcomeUnknownError           an effect elsewhere was begun and did not report back
     ├── DeliveryError                 the broker did not confirm records
     └── ClientError                   a caller's request failed: RequestTimeoutError, ...
 
@@ -198,6 +199,12 @@ class UnsupportedVersionError(RecordRefusedError):
     code = "unsupported-version"
 
 
+class QuarantinedError(RecordRefusedError):
+    """The process died so often while the record ran that it is not run again."""
+
+    code = "quarantined"
+
+
 class IdReusedError(RecordRefusedError):
     """The same source and id came with another payload than the one already processed."""
 
@@ -296,6 +303,12 @@ class DependencyBusyError(TransientError):
     """It is there and has no room for us now, such as a pool without a free connection: no attempt is spent."""
 
     code = "dependency-busy"
+
+
+class OutcomeUnknownError(OmnibaseError):
+    """An effect elsewhere was begun, and it is not known whether it took effect, as after a time-out."""
+
+    code = "outcome-unknown"
 
 
 class DeliveryError(OmnibaseError):

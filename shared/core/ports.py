@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
+from uuid import UUID
 
 import msgspec
 
@@ -135,6 +136,65 @@ class EffectStore(Protocol):
         ...
 
 
+class Unresolved(msgspec.Struct, frozen=True):
+    """The effect was begun before, `attempts` times, and nobody wrote down how it ended. It is this caller's now."""
+
+    attempts: int
+
+
+class Held(msgspec.Struct, frozen=True):
+    """Another worker is at it, or was until a moment ago."""
+
+
+Intent = Fresh | AlreadyProcessed | Reused | Unresolved | Held
+
+
+@runtime_checkable
+class EffectJournal(Protocol):
+    """Remembers effects made elsewhere: what was intended before, what came of it after.
+
+    Beside the inbox: a message whose effect ended well or badly has its inbox row there and no intent any more.
+    """
+
+    async def intend(self, messages: Sequence[InboxMessage], *, owner: UUID, lease_seconds: float) -> Sequence[Intent]:
+        """Write down that the effects of these messages are about to be made; durable when it returns.
+
+        Until `lease_seconds` have passed other owners get `Held`; the same owner gets `Unresolved`. Two messages of one
+        identity must not come in one call.
+
+        Raises:
+            DependencyUnavailableError, TransientError: nothing was written, or it is not known whether it was: then the
+                next call says `Unresolved`.
+        """
+        ...
+
+    async def withdraw(self, messages: Sequence[InboxMessage], *, owner: UUID) -> None:
+        """Take intents of this owner back: nothing happened.
+
+        Raises:
+            DependencyUnavailableError, TransientError: likewise.
+        """
+        ...
+
+    async def give_up(self, messages: Sequence[InboxMessage], *, owner: UUID) -> None:
+        """End the lease of intents of this owner: it is not known what happened, and nobody is at it.
+
+        Raises:
+            DependencyUnavailableError, TransientError: likewise.
+        """
+        ...
+
+    async def conclude(self, message: InboxMessage, outputs: Sequence[StoredOutput]) -> Claim:
+        """Store inbox row and outputs and remove the intent, in one transaction.
+
+        Returns `Fresh`, or what was stored before: then `outputs` are dropped, the first result counts.
+
+        Raises:
+            DependencyUnavailableError, TransientError: nothing was stored, or it is not known whether it was.
+        """
+        ...
+
+
 class BatchContext(msgspec.Struct, frozen=True):
     """What a handler may know besides the requests. One per batch.
 
@@ -142,11 +202,14 @@ class BatchContext(msgspec.Struct, frozen=True):
         envelopes: the messages, in the order of the requests.
         session: the open transaction of an operation that needs one, else None.
         spec: the worker's spec.
+        idempotency_keys: for an operation with a journal, a key per request that is the same at each attempt, for the
+            server to tell repeats by; else empty.
     """
 
     envelopes: Sequence[Envelope]
     session: EffectSession | None
     spec: WorkerSpec
+    idempotency_keys: Sequence[str] = ()
 
     @property
     def connection(self) -> Any:
@@ -182,7 +245,29 @@ class OperationHandler(Protocol):
             DependencyUnavailableError: the dependency is down; nothing happened or all is rolled back.
             TransientError: a later attempt may work; likewise.
             BusinessError: one of the requests is refused; the runtime bisects to find which.
+            OutcomeUnknownError: the effect was begun, and whether it happened is not known: no journaled operation may
+                raise one of the first two then.
             Exception: anything else counts as unknown and is retried, bisected and finally dead-lettered.
+        """
+        ...
+
+
+class NotDone(msgspec.Struct, frozen=True):
+    """The effect did not happen; it may be made now."""
+
+
+@runtime_checkable
+class ResolvableHandler(Protocol):
+    """What a handler may offer beside `OperationHandler`: finding out how an effect ended that nobody wrote down."""
+
+    async def resolve(self, request: Any, context: BatchContext) -> Any:
+        """Look, and change nothing; return the outcome `run` would have had, `NotDone`, or None when it cannot be told.
+
+        By compare-and-set index, version, read-back or the idempotency key. `context` is that of one request.
+
+        Raises:
+            DependencyUnavailableError: the dependency is down.
+            TransientError: a later attempt may work.
         """
         ...
 

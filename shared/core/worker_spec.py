@@ -16,6 +16,7 @@ from omnibase_infra.shared.core.naming import TopicName, dead_letter_topic, retr
 RUNTIME_GENERATION: Final = 1
 
 Guarantee = Literal["at_least_once", "effectively_once", "transactional"]
+EffectPlace = Literal["transaction", "journal"]
 Ordering = Literal["key", "none"]
 StartPosition = Literal["earliest", "latest"]
 RateScope = Literal["client", "tenant", "operation"]
@@ -39,6 +40,9 @@ class OperationSpec(msgspec.Struct, frozen=True, kw_only=True):
         concurrency: batches of this operation that run at the same time.
         timeout_seconds: deadline of one batch.
         keeps_order_in_batch: whether a batch may hold several records of one key.
+        effect: where an effect that happens once is made: in the `transaction` of its inbox row, or elsewhere, with a
+            `journal` of intents and results.
+        repeatable: whether an effect of the second kind may be made again when nobody knows how it ended.
     """
 
     name: str
@@ -58,6 +62,8 @@ class OperationSpec(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int = 16
     timeout_seconds: float = 10.0
     keeps_order_in_batch: bool = False
+    effect: EffectPlace = "transaction"
+    repeatable: bool = False
 
 
 class RetrySpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,11 +75,16 @@ class RetrySpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeadLetterSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """When dead letters stop a worker: so many in a row, or this share of the last `window` records."""
+    """When dead letters stop a worker: so many in a row, or this share of the last `window` records.
+
+    `then` says what happens to the later records of a dead record's key: they run, or they are held until somebody
+    has redriven or discarded the dead letter.
+    """
 
     consecutive: int = 100
     ratio: float = 0.2
     window: int = 1000
+    then: Literal["continue", "hold"] = "continue"
 
 
 class RateLimitSpec(msgspec.Struct, frozen=True, kw_only=True):

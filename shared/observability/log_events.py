@@ -26,8 +26,12 @@ class LogEvent(StrEnum):
     BATCH_FAILED = "batch_failed"
     RECORD_RETRIED = "record_retried"
     RECORD_FAILED = "record_failed"
+    RECORD_PARKED = "record_parked"
     RECORD_DEAD = "record_dead"
     RECORD_REFUSED = "record_refused"
+    STALE_ENTRY = "stale_entry"
+    CAREFUL_START = "careful_start"
+    CAREFUL_END = "careful_end"
     RECORD_IGNORED = "record_ignored"
     DEAD_LETTER_LIMIT = "dead_letter_limit"
     DELIVERY_FAILED = "delivery_failed"
@@ -39,6 +43,8 @@ class LogEvent(StrEnum):
     PARTITIONS_PAUSED = "partitions_paused"
     PARTITIONS_RESUMED = "partitions_resumed"
     COMMIT_FAILED = "commit_failed"
+    TRANSACTION_ABORTED = "transaction_aborted"
+    OUTPUT_REFUSED = "output_refused"
     OFFSET_OUT_OF_RANGE = "offset_out_of_range"
     BROKER_ERROR = "broker_error"
 
@@ -49,6 +55,9 @@ class LogEvent(StrEnum):
     KAFKA_PRODUCER_GAVE_UP = "kafka_producer_gave_up"
     KAFKA_PRODUCER_CALLBACK_FAILED = "kafka_producer_callback_failed"
     KAFKA_PRODUCER_THREAD_STUCK = "kafka_producer_thread_stuck"
+    KAFKA_PRODUCER_NOT_OPEN = "kafka_producer_not_open"
+    KAFKA_PRODUCER_REPLACED = "kafka_producer_replaced"
+    KAFKA_TRANSACTION_UNRESOLVED = "kafka_transaction_unresolved"
     KAFKA_RECORDS_UNCONFIRMED = "kafka_records_unconfirmed"
 
     # dependencies
@@ -60,6 +69,7 @@ class LogEvent(StrEnum):
     POOL_CLOSED_BY_FORCE = "pool_closed_by_force"
     POOL_MISCONFIGURED = "pool_misconfigured"
     SLOW_QUERY = "slow_query"
+    EFFECT_RESOLVED = "effect_resolved"
     INBOX_MAINTAINED = "inbox_maintained"
     INBOX_MAINTENANCE_FAILED = "inbox_maintenance_failed"
 

@@ -63,6 +63,15 @@ _SWEEP_FOLLOWER: Final = """,
     DELETE FROM omnibase.{table}_default AS f USING old WHERE f.day = old.day AND f.message_key = old.message_key
 )"""
 
+_SWEEP_INTENTS: Final = """\
+WITH old AS (
+    DELETE FROM omnibase.effect_intent WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM omnibase.effect_intent WHERE intended_at < $1 LIMIT $2
+    ))
+    RETURNING message_key
+)
+SELECT count(*) FROM old"""
+
 
 class BusyError(Exception):
     """Another process is changing the partitions at this moment."""
@@ -206,6 +215,16 @@ async def sweep_default(connection: Any, cutoff: datetime, lock_seconds: float) 
         return int(
             await connection.fetchval(_SWEEP.format(followers=followers), cutoff, SWEEP_ROWS, timeout=_STEP_SECONDS)
         )
+
+
+async def sweep_intents(connection: Any, cutoff: datetime, lock_seconds: float) -> int:
+    """Remove one batch of intents older than `cutoff`, whose messages can no longer come again; return how many.
+
+    Raises:
+        BusyError: another process is at it.
+    """
+    async with _change(connection, lock_seconds):
+        return int(await connection.fetchval(_SWEEP_INTENTS, cutoff, SWEEP_ROWS, timeout=_STEP_SECONDS))
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ or does not; both are right.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,8 +17,8 @@ from typing import Any
 from asyncpg.pgproto.pgproto import UUID
 
 from omnibase_infra.shared.core.errors import SchemaMissingError
-from omnibase_infra.shared.core.ports import Claim, Fresh, InboxMessage, IsolationLevel, StoredOutput
-from omnibase_infra.shared.postgres import inbox, outbox
+from omnibase_infra.shared.core.ports import Claim, Fresh, InboxMessage, Intent, IsolationLevel, StoredOutput
+from omnibase_infra.shared.postgres import effect_journal, inbox, outbox
 from omnibase_infra.shared.postgres.connection_pool import Connection, PostgresConnectionPool, is_lost
 from omnibase_infra.shared.postgres.errors import DEPENDENCY, MIGRATE_HINT, is_schema_error, raise_classified
 from omnibase_infra.shared.postgres.queries import named_queries
@@ -31,7 +32,7 @@ class PostgresEffectSession:
     def __init__(self, connection: Connection, group: str, group_id: int, metrics: QueryMetrics) -> None:
         self._connection = connection
         self._group = group
-        self._group_id = group_id
+        self.group_id = group_id
         self._metrics = metrics
         self._claimed: dict[tuple[str, str, str], UUID] = {}
 
@@ -48,7 +49,7 @@ class PostgresEffectSession:
         """
         keys = [inbox.message_key(self._group, message) for message in messages]
         with self._metrics.measure("claim_inbox"):
-            claims = await inbox.claim(self._connection, self._group_id, messages, keys)
+            claims = await inbox.claim(self._connection, self.group_id, messages, keys)
         for message, key, outcome in zip(messages, keys, claims, strict=True):
             if type(outcome) is Fresh:
                 self._claimed[_identity(message)] = key
@@ -72,7 +73,7 @@ class PostgresEffectSession:
 
 
 class PostgresEffectStore:
-    """The effects of one consumer group in one database; implements `core.ports.EffectStore`."""
+    """The effects of one consumer group in one database; implements `core.ports.EffectStore` and `EffectJournal`."""
 
     def __init__(self, pool: PostgresConnectionPool, group: str) -> None:
         """Args:
@@ -95,6 +96,43 @@ class PostgresEffectStore:
             group_id = await self._resolve_group(connection)
             async with transaction(connection, isolation):
                 yield PostgresEffectSession(connection, self._group, group_id, self._pool.query_metrics)
+
+    async def intend(
+        self, messages: Sequence[InboxMessage], *, owner: uuid.UUID, lease_seconds: float
+    ) -> Sequence[Intent]:
+        """Write intents down; see `core.ports.EffectJournal`."""
+        if not messages:
+            return []
+        keys = self._keys(messages)
+        with self._pool.query_metrics.measure("intend"):
+            # One statement must see what another transaction committed while the one before it waited.
+            async with self.session("read committed") as session:
+                return await effect_journal.intend(
+                    session.connection, session.group_id, messages, keys, owner, lease_seconds
+                )
+
+    async def withdraw(self, messages: Sequence[InboxMessage], *, owner: uuid.UUID) -> None:
+        """Take intents back; see `core.ports.EffectJournal`."""
+        async with self.session() as session:
+            await effect_journal.withdraw(session.connection, self._keys(messages), owner)
+
+    async def give_up(self, messages: Sequence[InboxMessage], *, owner: uuid.UUID) -> None:
+        """End the lease of intents; see `core.ports.EffectJournal`."""
+        async with self.session() as session:
+            await effect_journal.give_up(session.connection, self._keys(messages), owner)
+
+    async def conclude(self, message: InboxMessage, outputs: Sequence[StoredOutput]) -> Claim:
+        """Store a result in place of its intent; see `core.ports.EffectJournal`."""
+        async with self.session() as session:
+            # Its row first: who asks about this message waits for it, and then finds the result.
+            await effect_journal.remove(session.connection, inbox.message_key(self._group, message))
+            (claim,) = await session.claim([message])
+            if isinstance(claim, Fresh):
+                await session.store([(message, outputs)])
+            return claim
+
+    def _keys(self, messages: Sequence[InboxMessage]) -> list[UUID]:
+        return [inbox.message_key(self._group, message) for message in messages]
 
     async def ping(self) -> None:
         """Do one cheap round trip.

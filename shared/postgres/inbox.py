@@ -98,14 +98,17 @@ async def claim(connection: Any, group_id: int, messages: Sequence[InboxMessage]
         return [_FRESH] * len(messages)
     fresh = {row[0] for row in inserted}
     known = [(message, key) for message, key in zip(messages, keys, strict=True) if key not in fresh]
-    processed = await _read_processed(connection, known)
+    processed = await read_processed(connection, known)
     return [
         _FRESH if key in fresh else processed[key] if key in processed else _vanished()
         for message, key in zip(messages, keys, strict=True)
     ]
 
 
-async def _read_processed(connection: Any, known: Sequence[tuple[InboxMessage, UUID]]) -> dict[UUID, Claim]:
+async def read_processed(
+    connection: Any, known: Sequence[tuple[InboxMessage, UUID]]
+) -> dict[UUID, AlreadyProcessed | Reused]:
+    """Return what was stored of those messages that were processed, by key."""
     keys_by_day: dict[date, list[UUID]] = {}
     for message, key in known:
         keys_by_day.setdefault(inbox_day(message), []).append(key)
@@ -121,7 +124,7 @@ def _read_processed_of(day: date) -> str:
     return named_queries()["read_processed"].replace(_ANY_DAY, f"DATE '{day.isoformat()}'")
 
 
-def _claim_of(message: InboxMessage, rows: Sequence[asyncpg.Record]) -> Claim:
+def _claim_of(message: InboxMessage, rows: Sequence[asyncpg.Record]) -> AlreadyProcessed | Reused:
     if rows[0]["payload_hash"] != message.payload_hash:
         return _REUSED
     # A message without outputs gives one row whose topic is null.

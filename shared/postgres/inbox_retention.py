@@ -70,7 +70,7 @@ class RetentionReport(msgspec.Struct, kw_only=True):
     Attributes:
         added: partitions made; `dropped` those dropped, by name.
         kept: changes left undone, with the reason; they are tried again at the next look.
-        swept: messages removed from the default partition.
+        swept: messages removed from the default partition, and intents that nobody can take up any more.
         moved: messages of dropped days that were processed too recently to go.
         days: partitions of the inbox, without the default.
         default_rows: messages in its default partition, counted up to 10,000.
@@ -170,7 +170,8 @@ async def _sweep(connection: Any, cutoff: datetime, report: RetentionReport) -> 
         removed = await day_partitions.sweep_default(connection, cutoff, _LOCK_SECONDS[-1])
         report.swept += removed
         if removed < day_partitions.SWEEP_ROWS:
-            return
+            break
+    report.swept += await day_partitions.sweep_intents(connection, cutoff, _LOCK_SECONDS[-1])
 
 
 class InboxRetention:

@@ -34,3 +34,35 @@ SELECT m.day, m.message_key, m.output_index, m.topic, m.record_key, m.value
 FROM unnest($1::date[], $2::uuid[], $3::integer[], $4::text[], $5::bytea[], $6::bytea[])
     AS m (day, message_key, output_index, topic, record_key, value)
 ORDER BY m.message_key, m.output_index
+
+-- name: intend
+INSERT INTO omnibase.effect_intent
+    (message_key, group_id, owner, lease_until, payload_hash, message_id, topic, "partition", "offset")
+SELECT m.message_key, $1, $2, clock_timestamp() + $3::interval, m.payload_hash, m.message_id, m.topic, m."partition",
+    m."offset"
+FROM unnest($4::uuid[], $5::bytea[], $6::text[], $7::text[], $8::integer[], $9::bigint[])
+    AS m (message_key, payload_hash, message_id, topic, "partition", "offset")
+ORDER BY m.message_key
+ON CONFLICT DO NOTHING
+RETURNING message_key
+
+-- name: lock_intents
+SELECT message_key, payload_hash, attempts, owner <> $2 AND lease_until > clock_timestamp() AS held
+FROM omnibase.effect_intent
+WHERE message_key = ANY($1::uuid[])
+ORDER BY message_key
+FOR UPDATE
+
+-- name: take_over_intents
+UPDATE omnibase.effect_intent
+SET owner = $2, lease_until = clock_timestamp() + $3::interval, attempts = attempts + 1
+WHERE message_key = ANY($1::uuid[])
+
+-- name: withdraw_intents
+DELETE FROM omnibase.effect_intent WHERE message_key = ANY($1::uuid[]) AND owner = $2
+
+-- name: yield_intents
+UPDATE omnibase.effect_intent SET lease_until = clock_timestamp() WHERE message_key = ANY($1::uuid[]) AND owner = $2
+
+-- name: conclude_intent
+DELETE FROM omnibase.effect_intent WHERE message_key = $1

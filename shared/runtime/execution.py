@@ -6,76 +6,41 @@ what was stored. At least once: the effect may repeat, its output ids do not cha
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from omnibase_infra.shared.core import clock
-from omnibase_infra.shared.core.errors import ExpiredError, IdReusedError, OperationRejectedError
-from omnibase_infra.shared.core.ids import uuid7_milliseconds
+from omnibase_infra.shared.core.errors import ConfigurationError, ExpiredError, OperationRejectedError
 from omnibase_infra.shared.core.outcomes import OperationFailed
 from omnibase_infra.shared.core.ports import (
-    AlreadyProcessed,
     BatchContext,
+    EffectJournal,
     EffectSession,
     EffectStore,
     Fresh,
-    InboxMessage,
     StoredOutput,
 )
 from omnibase_infra.shared.core.worker_spec import WorkerSpec
 from omnibase_infra.shared.runtime.answers import Answers
+from omnibase_infra.shared.runtime.journaled_effects import LEASE_MARGIN_SECONDS, JournaledEffects
 from omnibase_infra.shared.runtime.lanes import Lane
 from omnibase_infra.shared.runtime.records import Record
+from omnibase_infra.shared.runtime.settled import Settled, inbox_message, settled_before
 
 # How far a producer's clock may be ahead of ours before its `expirytime` counts.
 CLOCK_TOLERANCE_SECONDS = 5.0
-_LAST_DAY_MS = 253_402_128_000_000  # 9999-12-30; the day after stands for infinity in some drivers
 
-
-class Settled(msgspec.Struct):
-    """A record whose outcome is durable, or needs no durability: its outputs may be produced.
-
-    Attributes:
-        refused: set when the record itself goes to the dead-letter topic instead.
-        failed / repeated: whether the answer is a failure; whether it was answered from the inbox.
-    """
-
-    record: Record
-    outputs: Sequence[StoredOutput]
-    refused: IdReusedError | None = None
-    failed: bool = False
-    repeated: bool = False
-
-
-def inbox_message(record: Record) -> InboxMessage:
-    """Return the record's identity for the inbox; its day comes from the id's own time, so it never moves."""
-    envelope = record.envelope
-    own_ms = uuid7_milliseconds(envelope.id)
-    day_ms = own_ms if own_ms is not None else max(record.timestamp_ms, 0)
-    return InboxMessage(
-        source=envelope.source,
-        message_id=envelope.id,
-        redrive_id="",
-        payload_hash=hashlib.blake2b(bytes(envelope.data), digest_size=16).digest(),
-        topic=record.work.physical,
-        partition=record.work.partition,
-        offset=record.offset,
-        # A UUIDv7 reaches beyond the calendar; a record with such an id must not fail for ever.
-        day_ms=min(day_ms, _LAST_DAY_MS),
-    )
+__all__ = ["CLOCK_TOLERANCE_SECONDS", "Execution", "Settled", "inbox_message", "split_repeats"]
 
 
 def split_repeats(records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
     """Return (first of each identity, the rest): one transaction claims an identity once."""
-    seen: set[tuple[str, str]] = set()
+    seen: set[tuple[str, str, str]] = set()
     first: list[Record] = []
     rest: list[Record] = []
     for record in records:
-        identity = (record.envelope.source, record.envelope.id)
+        identity = (record.envelope.source, record.envelope.id, record.redrive_id)
         (rest if identity in seen else first).append(record)
         seen.add(identity)
     return first, rest
@@ -84,14 +49,30 @@ def split_repeats(records: Sequence[Record]) -> tuple[list[Record], list[Record]
 class Execution:
     """Runs batches of a worker's operations. Errors of the effect come out; the caller decides on them."""
 
-    def __init__(self, spec: WorkerSpec, answers: Answers, stores: dict[str, EffectStore]) -> None:
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        answers: Answers,
+        stores: dict[str, EffectStore],
+        *,
+        lease_margin: float = LEASE_MARGIN_SECONDS,
+    ) -> None:
+        """Args:
+        spec: whose operations.
+        answers: makes their answers.
+        stores: by dependency.
+        lease_margin: see `JournaledEffects`.
+        """
         self._spec = spec
         self._answers = answers
         self._stores = stores
+        self._journaled = JournaledEffects(spec, self._settled_one, lease_margin=lease_margin)
 
     async def run(self, lane: Lane, records: Sequence[Record]) -> list[Settled]:
         """Run a batch; all of it is durable when this returns, none of it when it raises."""
         requests = self._requests(lane, records)
+        if lane.operation.effect == "journal":
+            return await self._run_elsewhere(lane, records, requests)
         store = self._store_of(lane)
         if store is None:
             return await self._run_plain(lane, records, requests, None)
@@ -106,16 +87,20 @@ class Execution:
     ) -> Settled:
         """Make a failure the record's outcome, without running it; `extra` outputs (a dead letter) go with it."""
         outputs = (*extra, *self._answers.of(record, lane.operation, failed, clock.rfc3339(time.time())))
-        store = self._store_of(lane)
-        if store is None or lane.operation.guarantee == "at_least_once":
+        if lane.operation.guarantee == "at_least_once":
             return Settled(record, outputs, failed=True)
         message = inbox_message(record)
+        if lane.operation.effect == "journal":
+            return await self._journaled.settle(Settled(record, outputs, failed=True), message, self._journal_of(lane))
+        store = self._store_of(lane)
+        if store is None:
+            return Settled(record, outputs, failed=True)
         async with store.session() as session:
             (claim,) = await session.claim([message])
             if isinstance(claim, Fresh):
                 await session.store([(message, outputs)])
                 return Settled(record, outputs, failed=True)
-        return _settled_before(record, claim)
+        return settled_before(record, claim)
 
     def _store_of(self, lane: Lane) -> EffectStore | None:
         """Return the store whose transaction an operation runs in, if it needs one."""
@@ -123,6 +108,23 @@ class Execution:
             if name in self._stores:
                 return self._stores[name]
         return None
+
+    def _journal_of(self, lane: Lane) -> EffectJournal:
+        for name in lane.operation.needs:
+            store: object = self._stores.get(name)
+            if isinstance(store, EffectJournal):
+                return store
+        raise ConfigurationError(
+            f"{lane.operation.name}: an effect elsewhere that happens once needs a journal",
+            hint="add `postgres` to what the operation needs",
+        )
+
+    async def _run_elsewhere(self, lane: Lane, records: Sequence[Record], requests: Sequence[Any]) -> list[Settled]:
+        """Run what has its effect outside the store: with a journal where it must happen once."""
+        if lane.operation.guarantee == "at_least_once":
+            return await self._run_plain(lane, records, requests, None)
+        messages = [inbox_message(record) for record in records]
+        return await self._journaled.run(lane, records, messages, requests, self._journal_of(lane))
 
     async def _run_plain(
         self, lane: Lane, records: Sequence[Record], requests: Sequence[Any], session: EffectSession | None
@@ -137,7 +139,7 @@ class Execution:
         claims = await session.claim(messages)
         fresh = [index for index, claim in enumerate(claims) if isinstance(claim, Fresh)]
         settled = [
-            _settled_before(record, claim)
+            settled_before(record, claim)
             for record, claim in zip(records, claims, strict=True)
             if not isinstance(claim, Fresh)
         ]
@@ -172,14 +174,21 @@ class Execution:
         decode = lane.handler.decode
         requests: list[Any] = []
         for record in records:
+            if record.refusal is not None:
+                requests.append(OperationFailed.from_error(record.refusal))
+                continue
             envelope = record.envelope
             try:
-                if envelope.expirytime is not None:
+                # A redrive is a new attempt: the time its sender waited for the first one is long over.
+                if envelope.expirytime is not None and not record.redrive_id:
                     _check_expiry(envelope.expirytime)
                 requests.append(decode(envelope.data))
             except OperationRejectedError as error:
                 requests.append(OperationFailed.from_error(error))
         return requests
+
+    def _settled_one(self, lane: Lane, record: Record, outcome: Any) -> Settled:
+        return self._settled(lane, (record,), (outcome,))[0]
 
     def _settled(self, lane: Lane, records: Sequence[Record], outcomes: Sequence[Any]) -> list[Settled]:
         operation = lane.operation
@@ -199,21 +208,6 @@ class Execution:
 def _is_failure(outcome: Any) -> bool:
     """Return whether a request or outcome is the failure that its command is answered with."""
     return type(outcome) is OperationFailed
-
-
-def _settled_before(record: Record, claim: object) -> Settled:
-    """Return what an earlier delivery of the message left to do: send its outputs again, or refuse a reused id."""
-    if isinstance(claim, AlreadyProcessed):
-        return Settled(record, claim.outputs, repeated=True)
-    envelope = record.envelope
-    return Settled(
-        record,
-        (),
-        refused=IdReusedError(
-            f"id {envelope.id[:80]!r} of {envelope.source[:120]!r} was used before with another payload",
-            hint="a new message needs a new id",
-        ),
-    )
 
 
 def _check_expiry(expirytime: str) -> None:

@@ -211,10 +211,15 @@ async def test_a_broken_connection_is_replaced(
             first = connection.get_server_pid()
         await observer.execute("SELECT pg_terminate_backend($1)", first)
         await eventually(lambda: _gone(observer, first))
+        await eventually(lambda: _has_noticed(pool))
         async with pool.acquire() as connection:
             assert connection.get_server_pid() != first
             assert await connection.fetchval("SELECT 1") == 1
         assert pool.state().in_use == 0
+
+
+async def _has_noticed(pool: PostgresConnectionPool) -> bool:
+    return pool.state().idle == 0
 
 
 async def _gone(observer: asyncpg.Connection, pid: int) -> bool:

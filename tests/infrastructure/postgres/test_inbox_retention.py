@@ -8,12 +8,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import pytest
 
 from omnibase_infra.shared.core.errors import DependencyUnavailableError, TransientError
-from omnibase_infra.shared.core.ports import AlreadyProcessed, Fresh, InboxMessage, StoredOutput
+from omnibase_infra.shared.core.ports import AlreadyProcessed, Fresh, Held, InboxMessage, StoredOutput
 from omnibase_infra.shared.core.settings import Settings
 from omnibase_infra.shared.core.worker_spec import TopicSettings, WorkerSpec
 from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
@@ -418,6 +419,19 @@ async def test_old_messages_of_the_default_partition_are_swept_with_their_output
     assert report.default_rows == 5
     assert await database_connection.fetchval("SELECT count(*) FROM omnibase.outbox_default") == 5
     assert await process(store, messages[-1]) == AlreadyProcessed(OUTPUTS)
+
+
+async def test_intents_that_nobody_can_take_up_any_more_are_swept(
+    store: PostgresEffectStore, database_connection: asyncpg.Connection, new_message: MessageFactory
+) -> None:
+    old, young = new_message(), new_message()
+    await store.intend([old, young], owner=uuid4(), lease_seconds=10.0)
+    await database_connection.execute(
+        "UPDATE omnibase.effect_intent SET intended_at = now() - interval '6 days' WHERE message_id = $1",
+        old.message_id,
+    )
+    assert (await maintain(database_connection, KEEP)).swept == 1
+    assert await store.intend([old, young], owner=uuid4(), lease_seconds=10.0) == [Fresh(), Held()]
 
 
 class StoppedClock:
