@@ -58,6 +58,10 @@ class Slot:
                 await asyncio.sleep(_RESTART_SECONDS)
                 self.worker = self._start()
 
+    def is_back(self) -> bool:
+        """Return whether a process that came after the first one is ready."""
+        return self.restarts > 0 and self.worker.exit_code is None and self.worker.is_ready()
+
     def owned(self) -> int:
         """Return how many partitions its worker owns."""
         _, info = self.worker.get("/info")
@@ -135,9 +139,8 @@ class Arena:
         began = time.monotonic()
         while True:
             with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                async with self.connection() as connection:
-                    if await connection.fetchval(_HAPPENED, ids) == len(set(ids)):
-                        return time.monotonic() - began
+                if await self.everything_happened(ids):
+                    return time.monotonic() - began
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def settled(self, bound: float) -> Report:
@@ -200,6 +203,12 @@ class Arena:
             name = what.removeprefix("ready: ")
             return any(name in line for worker in workers for line in worker.logged("worker_not_ready"))
         return any(what in worker.log for worker in workers)
+
+    async def everything_happened(self, ids: Sequence[str] | None = None) -> bool:
+        """Return whether all of these inputs, or all there are, have left their rows."""
+        wanted = self.load.ids if ids is None else ids
+        async with self.connection() as connection:
+            return bool(await connection.fetchval(_HAPPENED, wanted) == len(set(wanted)))
 
     @property
     def recovery(self) -> float | None:

@@ -78,6 +78,23 @@ async def frozen(arena: Arena) -> None:
     await publishing
 
 
+async def frozen_in_a_transaction(arena: Arena) -> None:
+    """SIGSTOP while transactions are open: their inbox rows stay locked until PostgreSQL ends the sessions."""
+    first, second = await arena.start_workers(2)
+    await eventually(lambda: first.owned() and second.owned(), "both own partitions", 30)
+    in_hand = {"action": "sleep", "seconds": 3.0, "times": 1}
+    await arena.load.publish(600, 2_000, lambda number: in_hand if number % 60 == 7 else None)
+    await asyncio.sleep(1)
+    first.worker.signal(signal.SIGSTOP)
+    try:
+        await eventually(lambda: second.owned() == arena.fleet.spec.partitions, "the other one owns all", 30)
+        # As long as a session may be idle in a transaction, and what waited for it then.
+        await eventually(arena.everything_happened, "what was locked is done", 100)
+    finally:
+        first.worker.signal(signal.SIGCONT)
+    arena.healed()
+
+
 SCENARIOS: Final = (
     Scenario(name="killed before the effect", run=dies_at("before_effect", 8), alarm="exit -9"),
     Scenario(name="killed between effect and its commit", run=dies_at("before_commit", 8), alarm="exit -9"),
@@ -89,5 +106,6 @@ SCENARIOS: Final = (
     Scenario(name="killed ten times at random", run=killed_at_random, bound=30, alarm="exit -9"),
     Scenario(name="killed by records, once each", run=dies_in_an_effect, bound=40, alarm="exit -9"),
     Scenario(name="SIGTERM under load", run=asked_to_end, alarm="log worker_stopping"),
+    Scenario(name="frozen inside a transaction", run=frozen_in_a_transaction, bound=25, alarm="log partitions_lost"),
     Scenario(name="frozen beyond the session time-out", run=frozen, bound=25, alarm="log partitions_lost"),
 )
