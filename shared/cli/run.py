@@ -100,7 +100,9 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
                 log=client_log,
                 on_statistics=on_statistics,
                 on_error=on_error,
-                options=ConsumerOptions(statistics_seconds=1.0, overrides={"on_commit": on_commit}),
+                options=ConsumerOptions(
+                    statistics_seconds=1.0, overrides={"on_commit": on_commit, "enable.partition.eof": True}
+                ),
             )
 
         worker = Worker(

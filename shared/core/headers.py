@@ -31,3 +31,6 @@ class TransportHeader(StrEnum):
     ERROR_FINGERPRINT = "onex-error-fingerprint"
     REDRIVE_GROUP = "onex-redrive-group"
     REDRIVE_ID = "onex-redrive-id"
+    # On a parked record: which assignment of its partition wrote it. On a marker also what it says of the record.
+    PARKED_BY = "onex-parked-by"
+    PARKED_STATE = "onex-parked-state"

@@ -74,6 +74,10 @@ class Settings(BaseSettings):
     health_port: int = Field(0, ge=0, le=65535, description="Port of the endpoints; 0 picks a free one.")
     max_in_flight_records: int = Field(20_000, ge=1, description="Records inside a worker before partitions pause.")
     max_in_flight_bytes: int = Field(64 * 1024 * 1024, ge=1024, description="Bytes inside a worker, likewise.")
+    max_parked_records: int = Field(
+        10_000, ge=1, description="Parked records kept in memory; others are read again when they are due."
+    )
+    max_parked_bytes: int = Field(32 * 1024 * 1024, ge=1024, description="Bytes of parked records in memory, likewise.")
     max_record_bytes: int = Field(1024 * 1024, ge=1024, description="Largest record value that is decoded.")
     shutdown_grace_seconds: float = Field(25.0, gt=0, description="Time to drain after SIGTERM.")
     revoke_budget_seconds: float = Field(10.0, gt=0, description="Time to finish work of partitions taken away.")

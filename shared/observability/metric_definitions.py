@@ -94,6 +94,12 @@ RECORDS_DEAD: Final = CounterDefinition(
 RECORDS_IGNORED: Final = CounterDefinition(
     "omnibase_records_ignored_total", "Records that were for nobody here and were passed over.", "records", _TOPIC
 )
+RECORDS_PARKED: Final = CounterDefinition(
+    "omnibase_records_parked_total",
+    "Records written to a retry topic: failed ones, and those of their keys behind them.",
+    "records",
+    _TOPIC,
+)
 RECORDS_REFUSED: Final = CounterDefinition(
     "omnibase_records_refused_total", "Records no handler may see, by error code.", "records", ("worker", "code")
 )
@@ -128,6 +134,12 @@ IN_FLIGHT_RECORDS: Final = GaugeDefinition(
     "omnibase_in_flight_records", "Records consumed and not yet finished.", "records"
 )
 IN_FLIGHT_BYTES: Final = GaugeDefinition("omnibase_in_flight_bytes", "Size of the records in flight.", "bytes")
+PARKED_RECORDS: Final = GaugeDefinition(
+    "omnibase_parked_records", "Records in the retry topics that have not ended, of the partitions owned.", "records"
+)
+PARKED_KEYS: Final = GaugeDefinition(
+    "omnibase_parked_keys", "Keys of which something is parked, and unordered records that are.", "records"
+)
 PAUSED_PARTITIONS: Final = GaugeDefinition(
     "omnibase_paused_partitions", "Assigned partitions that are paused, for back-pressure or an outage.", "partitions"
 )

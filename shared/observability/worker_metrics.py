@@ -49,7 +49,7 @@ class OperationMetrics:
 class TopicMetrics:
     """Counters of one topic that is read; the label is the logical name."""
 
-    __slots__ = ("consumed", "dead", "finished", "ignored")
+    __slots__ = ("consumed", "dead", "finished", "ignored", "parked")
 
     def __init__(self, registry: MetricsRegistry, worker: str, topic: str) -> None:
         labels = {"worker": worker, "topic": topic}
@@ -57,6 +57,7 @@ class TopicMetrics:
         self.finished: Final[Counter] = registry.counter(metric.RECORDS_FINISHED, **labels)
         self.dead: Final[Counter] = registry.counter(metric.RECORDS_DEAD, **labels)
         self.ignored: Final[Counter] = registry.counter(metric.RECORDS_IGNORED, **labels)
+        self.parked: Final[Counter] = registry.counter(metric.RECORDS_PARKED, **labels)
 
 
 class OutputMetrics:
@@ -149,6 +150,8 @@ class WorkerMetrics:
 
         self.in_flight_records: Final = registry.gauge(metric.IN_FLIGHT_RECORDS, worker=worker)
         self.in_flight_bytes: Final = registry.gauge(metric.IN_FLIGHT_BYTES, worker=worker)
+        self.parked_records: Final = registry.gauge(metric.PARKED_RECORDS, worker=worker)
+        self.parked_keys: Final = registry.gauge(metric.PARKED_KEYS, worker=worker)
         self.paused_partitions: Final = registry.gauge(metric.PAUSED_PARTITIONS, worker=worker)
         self.event_loop_lag_seconds: Final = registry.histogram(metric.EVENT_LOOP_LAG_SECONDS, worker=worker)
         self.event_loop_blocks: Final = registry.counter(metric.EVENT_LOOP_BLOCKS, worker=worker)

@@ -72,6 +72,7 @@ class Answers:
             data=data,
             dataschema=schema or None,
             time=time,
+            redrive_id=record.redrive_id,
         )
         return StoredOutput(cause.replyto or operation.answer_topic, record.key, envelopes.encode(answer))
 

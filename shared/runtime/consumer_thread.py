@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -23,15 +25,20 @@ from omnibase_infra.shared.core.errors import (
 from omnibase_infra.shared.core.naming import TopicName
 from omnibase_infra.shared.observability.log_events import LogEvent
 from omnibase_infra.shared.observability.worker_metrics import WorkerMetrics
+from omnibase_infra.shared.runtime.assignment import Assignment, OpenParking, RetryTopic
+from omnibase_infra.shared.runtime.commits import Commits
 from omnibase_infra.shared.runtime.flow_control import FlowControl
-from omnibase_infra.shared.runtime.records import NO_OFFSET, PartitionWork, Record
-from omnibase_infra.shared.runtime.start_positions import start_positions
+from omnibase_infra.shared.runtime.records import PartitionWork, Record
 
 BATCH_RECORDS: Final = 500
 POLL_SECONDS: Final = 0.1
+# While one record runs at a time, each waits for a commit before it.
+HURRIED_POLL_SECONDS: Final = 0.002
 COMMIT_SECONDS: Final = 1.0
 # Finished records kept behind one that is not; beyond it their partition waits, or memory would grow without bound.
 LEDGER_RECORDS: Final = 50_000
+# Parked records whose places are known in memory; beyond it no more of their partition's source is read.
+PARKED_RECORDS: Final = 200_000
 _OFFSET_ERRORS: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 _TOPIC_ERRORS: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
 # Records that the client could not read and goes past: what comes after them must not be committed.
@@ -44,8 +51,16 @@ _AUTHORISATION_ERRORS: Final = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED,
 class Loop(Protocol):
     """What the thread tells the event loop. Every call returns at once but for `drain`."""
 
-    def received(self, records: list[Record]) -> None:
-        """Take a batch."""
+    def received(self, records: list[Record], read_to: Sequence[tuple[PartitionWork, int]]) -> None:
+        """Take a batch of source records, and the offsets that their partitions were read to."""
+        ...
+
+    def received_parked(self, records: list[Record]) -> None:
+        """Take records of retry partitions, some of them again after a `seek`."""
+        ...
+
+    def reached_end(self, work: PartitionWork, offset: int) -> None:
+        """Note that a partition was read to its end, whose offset this is."""
         ...
 
     def drain(self, works: Sequence[PartitionWork]) -> None:
@@ -56,8 +71,8 @@ class Loop(Protocol):
         """Drop all work of partitions that another member may own already."""
         ...
 
-    def assignment_changed(self) -> None:
-        """Note that the assignment is another one now."""
+    def assignment_changed(self, new: Sequence[PartitionWork]) -> None:
+        """Note that the assignment is another one now, and what is new in it."""
         ...
 
     def failed(self, error: BaseException) -> None:
@@ -68,7 +83,7 @@ class Loop(Protocol):
 class ConsumerThread(threading.Thread):
     """Runs one consumer until `stop`. Started once; `stop` then `join` ends it in bounded time."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a thread may touch
         self,
         consumer: Consumer,
         *,
@@ -78,13 +93,22 @@ class ConsumerThread(threading.Thread):
         flow: FlowControl,
         metrics: WorkerMetrics,
         log: Any,
+        retries: Mapping[str, RetryTopic] = MappingProxyType({}),
+        open_parking: OpenParking | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the consumer, the topics by their names on the cluster, and what the thread reports to."""
+        """Args:
+        consumer: owned by this thread from now on; reports the ends of partitions.
+        topics: to subscribe to, by their names on the cluster.
+        group: consumer group.
+        loop / flow / metrics / log: what the thread reports to.
+        retries: the retry topic of each of `topics`, by the name of that on the cluster.
+        open_parking: makes what keeps the parked records of a partition pair; needed with `retries`.
+        clock: monotonic.
+        """
         super().__init__(name="kafka-consumer", daemon=True)
         self._consumer = consumer
         self._topics = topics
-        self._group = group
         self._loop = loop
         self._flow = flow
         self._metrics = metrics
@@ -93,12 +117,20 @@ class ConsumerThread(threading.Thread):
         self._stop_requested = threading.Event()
         self._paused: frozenset[tuple[str, int]] = frozenset()
         self._held_up: frozenset[tuple[str, int]] = frozenset()
-        self._committed: dict[tuple[str, int], int] = {}
-        self._last_commit = clock()
+        self._ends: dict[PartitionWork, int] = {}
+        self._retry_ends: dict[PartitionWork, int] = {}
+        self._requests: deque[Callable[[], None]] = deque()
+        self._retried_later: list[Callable[[], None]] = []
+        self._commits = Commits(consumer, metrics, log, clock)
+        self._assignment = Assignment(
+            consumer, topics=topics, retries=retries, group=group, commits=self._commits, open_parking=open_parking
+        )
         self.works: dict[tuple[str, int], PartitionWork] = {}
         self.polled_at = clock()
         # Whether the group has given this member its share, which may be none.
         self.assigned = False
+        # Set while records run one at a time, so that their commits do not wait for a poll.
+        self.hurried = False
 
     def stop(self) -> None:
         """Ask the thread to drain, commit, leave the group and end."""
@@ -120,22 +152,51 @@ class ConsumerThread(threading.Thread):
         except BaseException as error:  # noqa: BLE001 - likewise: nobody reads what a thread raises
             self._loop.failed(_named(error))
 
+    def seek(self, work: PartitionWork, offset: int) -> None:
+        """Have a partition read again from an offset. From the event loop; done at the next turn."""
+        self._requests.append(lambda: self._seek(work, offset))
+
+    def commit_now(self, works: Sequence[PartitionWork], committed: Callable[[bool], None]) -> None:
+        """Commit what these partitions have to say and report whether it worked. From the event loop."""
+        self._requests.append(lambda: committed(self._commits.commit(works, wait=True)))
+
+    def _seek(self, work: PartitionWork, offset: int) -> None:
+        if not work.closed and (work.physical, work.partition) in self.works:
+            try:
+                self._consumer.seek(TopicPartition(work.physical, work.partition, offset))
+            except KafkaException as error:
+                # Its fetcher has not started yet, or is between two brokers.
+                self._log.warning(
+                    LogEvent.BROKER_ERROR, place=f"{work.physical}[{work.partition}]", error=error.args[0].str()
+                )
+                self._retried_later.append(lambda: self._seek(work, offset))
+
     def _turn(self) -> None:
         self.polled_at = self._clock()
-        room = self._flow.wait_for_room(POLL_SECONDS)
+        room = self._flow.wait_for_room(0.0 if self.hurried else POLL_SECONDS)
         self._apply_pauses(room)
         # Without room it has waited already, and nothing but callbacks can come.
-        first = self._consumer.poll(POLL_SECONDS if room else 0.0)
+        patience = HURRIED_POLL_SECONDS if self.hurried else POLL_SECONDS if room else 0.0
+        first = self._consumer.poll(patience)
         if first is not None:
             messages = [first]
             messages.extend(self._consumer.consume(BATCH_RECORDS - 1, 0))
             self._hand_over(messages)
-        if self._clock() - self._last_commit >= COMMIT_SECONDS:
-            self._commit(self.works.values(), wait=False)
+        for work, offset in self._ends.items():
+            if work.parking is not None and work.parking.waits_for_source:
+                self._loop.reached_end(work, offset)
+        while self._requests:
+            self._requests.popleft()()
+        if self._retried_later:
+            self._requests.extend(self._retried_later)
+            self._retried_later.clear()
+        if self._clock() - self._commits.last_at >= COMMIT_SECONDS:
+            self._commits.commit(self.works.values(), wait=False)
 
     def _hand_over(self, messages: Sequence[Message]) -> None:
         records: list[Record] = []
         batches: dict[PartitionWork, list[Record]] = {}
+        parked: list[Record] = []
         works = self.works
         size = 0
         for message in messages:
@@ -153,6 +214,12 @@ class ConsumerThread(threading.Thread):
                 message.value(),
                 message.headers(),  # type: ignore[arg-type]  # consumed headers are a list of (name, bytes)
             )
+            if work.is_retry:
+                if record.offset > work.last_entered:
+                    work.enter((record,))
+                    self._metrics.topics[work.topic].consumed.inc()
+                parked.append(record)
+                continue
             records.append(record)
             size += record.size
             if work in batches:
@@ -164,12 +231,27 @@ class ConsumerThread(threading.Thread):
                 work.enter(batch)
                 self._metrics.topics[work.topic].consumed.inc(len(batch))
             self._flow.entered(len(records), size)
-            self._loop.received(records)
+            self._loop.received(records, [(work, batch[-1].offset + 1) for work, batch in batches.items()])
+        if parked:
+            self._loop.received_parked(parked)
+        self._report_ends()
+
+    def _report_ends(self) -> None:
+        """Tell of retry partitions that were read to their ends, after the records before them."""
+        for work in self._retry_ends:
+            self._loop.reached_end(work, self._retry_ends[work])
+        self._retry_ends.clear()
 
     def _check(self, message: Message) -> None:
         """Stop on what a restart or a person must mend; the client retries the rest by itself."""
         error = message.error()
         assert error is not None
+        if error.code() == KafkaError._PARTITION_EOF:
+            work = self.works.get((message.topic(), message.partition()))  # type: ignore[arg-type]
+            if work is not None and not work.closed:
+                ends = self._retry_ends if work.is_retry else self._ends
+                ends[work] = message.offset() or 0
+            return
         place = f"{message.topic()}[{message.partition()}]"
         if error.code() in _OFFSET_ERRORS:
             raise OffsetOutOfRangeError(
@@ -188,11 +270,16 @@ class ConsumerThread(threading.Thread):
         self._log.warning(LogEvent.BROKER_ERROR, place=place, error=error.str())
 
     def _apply_pauses(self, room: bool) -> None:
-        """Bring the paused set to what flow control and open breakers ask for."""
+        """Bring the paused set to what flow control, open breakers and unread retry partitions ask for.
+
+        Retry partitions themselves are always read: what is parked there must be known.
+        """
         blocked, held_up = self._flow.blocked_topics, self._find_held_up()
         if room and not blocked and not held_up and not self._paused:
             return
-        wanted = held_up.union(key for key, work in self.works.items() if not room or work.topic in blocked)
+        wanted = held_up.union(
+            key for key, work in self.works.items() if not work.is_retry and (not room or work.topic in blocked)
+        )
         if wanted == self._paused:
             return
         pause, resume = wanted - self._paused, (self._paused - wanted) & self.works.keys()
@@ -204,72 +291,39 @@ class ConsumerThread(threading.Thread):
         self._metrics.paused_partitions.set(len(wanted))
 
     def _find_held_up(self) -> frozenset[tuple[str, int]]:
-        """Return the partitions in which one record has been unfinished while very many after it were finished."""
-        held_up = frozenset(key for key, work in self.works.items() if work.holds_more_than(LEDGER_RECORDS))
-        if held_up - self._held_up:
+        """Return the source partitions that must wait: for what is parked of them, or for a record that stays."""
+        held_up = frozenset(key for key, work in self.works.items() if not work.is_retry and _is_held_up(work))
+        full = frozenset(key for key in held_up if (parking := self.works[key].parking) is None or parking.folded)
+        if full - self._held_up:
             self._log.error(
                 LogEvent.PARTITIONS_PAUSED,
-                partitions=[f"{topic}[{number}]" for topic, number in sorted(held_up)],
-                reason="a record stays unfinished; earlier lines say why",
+                partitions=[f"{topic}[{number}]" for topic, number in sorted(full)],
+                reason="a record stays unfinished, or very many are parked; earlier lines say why",
             )
-        self._held_up = held_up
+        self._held_up = full
         return held_up
 
-    def _commit(self, works: Iterable[PartitionWork], *, wait: bool) -> None:
-        """Commit what is finished and was not committed yet; a failed commit is repeated with the next one."""
-        self._last_commit = self._clock()
-        offsets: list[TopicPartition] = []
-        for work in works:
-            key = (work.physical, work.partition)
-            position = work.advance()
-            if position != NO_OFFSET and position != self._committed.get(key):
-                offsets.append(TopicPartition(work.physical, work.partition, position))
-        if not offsets:
-            return
-        try:
-            if wait:
-                for answer in self._consumer.commit(offsets=offsets, asynchronous=False) or []:
-                    if answer.error is not None:
-                        raise KafkaException(answer.error)
-            else:
-                self._consumer.commit(offsets=offsets, asynchronous=True)
-        except KafkaException as error:
-            self._metrics.commit_failures.inc()
-            self._log.warning(LogEvent.COMMIT_FAILED, error=error.args[0].str(), partitions=len(offsets))
-            return
-        self._metrics.commits.inc()
-        for offset in offsets:
-            self._committed[offset.topic, offset.partition] = offset.offset
-
     def on_commit(self, error: KafkaError | None, offsets: Sequence[TopicPartition]) -> None:
-        """Forget positions whose asynchronous commit failed, so that the next commit carries them again."""
-        failed = [(one, reason) for one in offsets if (reason := error or one.error) is not None]
-        if failed:
-            self._metrics.commit_failures.inc()
-            self._log.warning(LogEvent.COMMIT_FAILED, error=failed[0][1].str(), partitions=len(failed))
-            for one, _ in failed:
-                self._committed.pop((one.topic, one.partition), None)
+        """Take the answer to a commit that was not waited for."""
+        self._commits.answered(error, offsets)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         began = self._clock()
-        positions = start_positions(consumer, partitions, self._group) if partitions else []
-        for partition in positions:
-            topic = self._topics[partition.topic]
-            self.works[partition.topic, partition.partition] = PartitionWork(
-                topic, partition.topic, partition.partition
-            )
-        consumer.incremental_assign(positions)
-        if positions:
-            # The client remembers a pause beyond the loss of a partition; we start with none.
-            consumer.resume(positions)
+        new = self._assignment.take(partitions)
+        self.works |= new
+        # Until what is parked of a partition is known, nothing of it may run.
+        wait = [key for key, work in new.items() if not work.is_retry and _is_held_up(work)]
+        if wait:
+            consumer.pause([TopicPartition(*key) for key in wait])
+            self._paused |= frozenset(wait)
         self.assigned = True
-        self._rebalanced("assigned", LogEvent.PARTITIONS_ASSIGNED, partitions, began)
+        self._rebalanced("assigned", LogEvent.PARTITIONS_ASSIGNED, partitions, began, list(new.values()))
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         began = self._clock()
         self._finish(self._given_up(partitions))
         self._forget(partitions)
-        consumer.incremental_unassign(partitions)
+        consumer.incremental_unassign(self._assignment.with_retries(partitions))
         self._rebalanced("revoked", LogEvent.PARTITIONS_REVOKED, partitions, began)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -279,27 +333,38 @@ class ConsumerThread(threading.Thread):
             work.closed = True  # another member may own it already: nothing of it is committed from here
         self._loop.lose(works)
         self._forget(partitions)
-        consumer.incremental_unassign(partitions)
+        consumer.incremental_unassign(self._assignment.with_retries(partitions))
         self.assigned = False
         self._rebalanced("lost", LogEvent.PARTITIONS_LOST, partitions, began)
 
     def _given_up(self, partitions: Sequence[TopicPartition]) -> list[PartitionWork]:
-        keys = [(one.topic, one.partition) for one in partitions]
+        """Return the work of source partitions and of the retry partitions that follow them."""
+        keys = [(one.topic, one.partition) for one in self._assignment.with_retries(partitions)]
         return [self.works[key] for key in keys if key in self.works]
 
     def _forget(self, partitions: Sequence[TopicPartition]) -> None:
-        for one in partitions:
-            self.works.pop((one.topic, one.partition), None)
-            self._committed.pop((one.topic, one.partition), None)
-            self._metrics.forget_lag(str(self._topics[one.topic]), one.partition)
+        for one in self._assignment.with_retries(partitions):
+            work = self.works.pop((one.topic, one.partition), None)
+            self._commits.forget((one.topic, one.partition))
+            if work is not None:
+                self._ends.pop(work, None)
+                self._retry_ends.pop(work, None)
+                self._metrics.forget_lag(work.topic, one.partition)
         self._paused = frozenset(key for key in self._paused if key in self.works)
 
-    def _rebalanced(self, event: Any, name: LogEvent, partitions: Sequence[TopicPartition], began: float) -> None:
+    def _rebalanced(
+        self,
+        event: Any,
+        name: LogEvent,
+        partitions: Sequence[TopicPartition],
+        began: float,
+        new: Sequence[PartitionWork] = (),
+    ) -> None:
         seconds = self._clock() - began
         self._metrics.rebalances[event].inc()
         self._metrics.rebalance_seconds.observe(seconds)
         self._metrics.assigned_partitions.set(len(self.works))
-        self._loop.assignment_changed()
+        self._loop.assignment_changed(new)
         self._log.info(
             name,
             partitions=[f"{one.topic}[{one.partition}]" for one in partitions],
@@ -314,7 +379,7 @@ class ConsumerThread(threading.Thread):
             for work in left:
                 work.closed = True
             self._loop.drain(left)
-            self._commit(left, wait=True)
+            self._commits.commit(left, wait=True, clean=True)
 
     def _close(self) -> None:
         """Commit what is finished and leave the group; the next owner goes on from there."""
@@ -322,6 +387,13 @@ class ConsumerThread(threading.Thread):
             self._finish(self.works.values())
         finally:
             self._consumer.close()
+
+
+def _is_held_up(work: PartitionWork) -> bool:
+    parking = work.parking
+    if parking is not None and (not parking.folded or parking.size > PARKED_RECORDS):
+        return True
+    return work.holds_more_than(LEDGER_RECORDS)
 
 
 def _named(error: BaseException) -> BaseException:

@@ -13,6 +13,7 @@ from omnibase_infra.shared.core.headers import TransportHeader
 from omnibase_infra.shared.core.ports import OutboundRecord, StoredOutput
 from omnibase_infra.shared.core.redaction import sanitised, without_variable_parts
 from omnibase_infra.shared.core.worker_spec import DeadLetterSpec, WorkerSpec
+from omnibase_infra.shared.runtime.parked_records import origin_headers, origin_of
 from omnibase_infra.shared.runtime.records import Record
 
 _HEADERS = msgspec.json.Decoder(list[tuple[str, str]])
@@ -52,25 +53,38 @@ class DeadLetters:
         ours = [(name, value.encode()) for name, value in _HEADERS.decode(output.value)]
         return OutboundRecord(self._topic, record.value, record.key, [*(record.headers or ()), *ours])
 
-    def _headers(self, record: Record, error: BaseException, failed_at: str) -> list[tuple[str, str]]:
+    def failure_headers(self, record: Record, error: BaseException | None, failed_at: str) -> list[tuple[str, str]]:
+        """Return the headers that say whose record it is and, of one that failed itself, how.
+
+        Args:
+            record: parked or dead.
+            error: None for a record that only waits behind another of its key.
+            failed_at: RFC 3339.
+        """
+        ours = [
+            (TransportHeader.WORKER.value, self._spec.worker),
+            (TransportHeader.GROUP.value, self._group),
+            (TransportHeader.ATTEMPT.value, str(record.attempts)),
+        ]
+        if error is None:
+            return ours
         code, kind = error_code(error), type(error).__name__
         message = sanitised(str(error)) or kind
-        work = record.work
         return [
-            (TransportHeader.ORIGINAL_TOPIC, work.physical),
-            (TransportHeader.ORIGINAL_PARTITION, str(work.partition)),
-            (TransportHeader.ORIGINAL_OFFSET, str(record.offset)),
-            (TransportHeader.ORIGINAL_TIMESTAMP, str(record.timestamp_ms)),
-            (TransportHeader.WORKER, self._spec.worker),
-            (TransportHeader.GROUP, self._group),
-            (TransportHeader.ATTEMPT, str(record.attempts)),
-            (TransportHeader.FIRST_FAILED_AT, record.first_failed_at or failed_at),
-            (TransportHeader.FAILED_AT, failed_at),
-            (TransportHeader.ERROR_CODE, code),
-            (TransportHeader.ERROR_TYPE, kind),
-            (TransportHeader.ERROR_MESSAGE, message),
-            (TransportHeader.ERROR_FINGERPRINT, fingerprint(self._spec.worker, code, kind, message)),
+            *ours,
+            (TransportHeader.FIRST_FAILED_AT.value, record.first_failed_at or failed_at),
+            (TransportHeader.FAILED_AT.value, failed_at),
+            (TransportHeader.ERROR_CODE.value, code),
+            (TransportHeader.ERROR_TYPE.value, kind),
+            (TransportHeader.ERROR_MESSAGE.value, message),
+            (TransportHeader.ERROR_FINGERPRINT.value, fingerprint(self._spec.worker, code, kind, message)),
         ]
+
+    def _headers(self, record: Record, error: BaseException, failed_at: str) -> list[tuple[str, str]]:
+        ours = [*origin_headers(origin_of(record)), *self.failure_headers(record, error, failed_at)]
+        if record.redrive_id:
+            ours.append((TransportHeader.REDRIVE_ID.value, record.redrive_id))
+        return ours
 
 
 class DeadLetterLimit:

@@ -14,24 +14,28 @@ from typing import Any, Final
 from omnibase_infra.shared.core import clock
 from omnibase_infra.shared.core.errors import (
     DependencyBusyError,
+    DependencyError,
     DependencyUnavailableError,
     OmnibaseError,
     OperationRejectedError,
+    QuarantinedError,
     TransientError,
     error_code,
 )
 from omnibase_infra.shared.core.headers import STRUCTURED_HEADERS
 from omnibase_infra.shared.core.outcomes import OperationFailed
-from omnibase_infra.shared.core.ports import OutboundRecord
+from omnibase_infra.shared.core.ports import OutboundRecord, StoredOutput
 from omnibase_infra.shared.core.redaction import sanitised
 from omnibase_infra.shared.core.worker_spec import WorkerSpec
 from omnibase_infra.shared.observability.log_events import LogEvent
 from omnibase_infra.shared.observability.worker_metrics import WorkerMetrics
 from omnibase_infra.shared.resilience.retry_policy import RetryPolicy
+from omnibase_infra.shared.runtime.careful import Careful
 from omnibase_infra.shared.runtime.dead_letters import DeadLetterLimit, DeadLetters
 from omnibase_infra.shared.runtime.delivery import Delivery
 from omnibase_infra.shared.runtime.execution import Execution, Settled, split_repeats
 from omnibase_infra.shared.runtime.lanes import Lane, Lanes, Passage
+from omnibase_infra.shared.runtime.parking import Parking
 from omnibase_infra.shared.runtime.records import GONE, Record
 
 # Between two tries while a dependency fails and its breaker has not opened yet.
@@ -43,7 +47,7 @@ SETTLE_DELAY_SECONDS: Final = 1.0
 class Executor:
     """Runs the lanes of one worker. All on the event loop; `run` lives as long as the worker."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts it puts together
         self,
         spec: WorkerSpec,
         *,
@@ -54,6 +58,8 @@ class Executor:
         retry: RetryPolicy,
         metrics: WorkerMetrics,
         log: Any,
+        parking: Parking,
+        careful: Careful,
     ) -> None:
         self._spec = spec
         self._lanes = lanes
@@ -63,6 +69,8 @@ class Executor:
         self._retry = retry
         self._metrics = metrics
         self._log = log
+        self._parking = parking
+        self._careful = careful
         self._limit = DeadLetterLimit(spec.dead_letters)
         self._refusals: deque[tuple[Record, BaseException]] = deque()
         self._refused = asyncio.Event()
@@ -75,6 +83,7 @@ class Executor:
         """
         async with asyncio.TaskGroup() as group:
             group.create_task(self._run_refusals(), name="refusals")
+            group.create_task(self._parking.run(), name="parking")
             for lane in self._lanes.by_operation.values():
                 for number in range(lane.operation.concurrency):
                     group.create_task(self._run_lane(lane), name=f"{lane.operation.name}-{number}")
@@ -96,16 +105,56 @@ class Executor:
         once = lane.operation.guarantee != "at_least_once"
         while True:
             batch, passage = await lane.take()
+            if self._careful.wants(batch):
+                await self._run_carefully(lane, batch, passage)
+                continue
             repeats: list[Record] = []
             if once and len(batch) > 1:
                 batch, repeats = split_repeats(batch)
-            started = time.perf_counter()
-            settled = await self._attempt(lane, batch, passage)
-            self._observe(lane, len(batch), time.perf_counter() - started)
-            if settled:
-                await self._complete(lane, settled)
+            await self._run_batch(lane, batch, passage)
             if repeats:
                 self._lanes.requeue(repeats)
+
+    async def _run_batch(self, lane: Lane, batch: Sequence[Record], passage: Passage) -> None:
+        started = time.perf_counter()
+        settled = await self._attempt(lane, batch, passage)
+        self._observe(lane, len(batch), time.perf_counter() - started)
+        if settled:
+            await self._complete(lane, settled)
+
+    async def _run_carefully(self, lane: Lane, batch: Sequence[Record], passage: Passage) -> None:
+        """Run records one at a time in the whole process, each named in a commit first: one of them may kill it."""
+        self._lanes.requeue(batch[1:])
+        record = batch[0]
+        try:
+            async with self._careful.turn(record) as deaths:
+                if record.work.closed:
+                    self._lanes.requeue((record,))
+                elif deaths:
+                    await self._quarantine(lane, record, deaths)
+                else:
+                    await self._run_batch(lane, (record,), passage)
+        finally:
+            passage.release()
+
+    async def _quarantine(self, lane: Lane, record: Record, deaths: int) -> None:
+        """Give up on a record unseen."""
+        error = QuarantinedError(f"the process died {deaths} times while this record ran; it was not run again")
+        record.attempts = deaths
+        self._log_failure(lane, record, error)
+        dead = self._dead_letters.output(record, error, time.time())
+        await self._complete(lane, [await self._settle_somehow(lane, record, _last_failure(error, record), (dead,))])
+
+    async def _settle_somehow(
+        self, lane: Lane, record: Record, failed: OperationFailed, extra: Sequence[StoredOutput]
+    ) -> Settled:
+        """Make a failure durable, however long that takes."""
+        while True:
+            try:
+                return await self._execution.settle(lane, record, failed, extra)
+            except DependencyError as error:
+                self._log_failure(lane, record, error)
+                await asyncio.sleep(SETTLE_DELAY_SECONDS)
 
     async def _attempt(self, lane: Lane, records: Sequence[Record], passage: Passage) -> list[Settled]:
         """Run records, halving the batch until the ones that fail are alone; return those with an outcome."""
@@ -190,6 +239,12 @@ class Executor:
                 self._count(lane, "retried", 1)
                 self._lanes.postpone(record, self._retry.delay(record.attempts))
                 return []
+            delay = self._parking.delay_after(record.attempts)
+            if delay is not None and record.work.parking is not None:
+                self._count(lane, "retried", 1)
+                self._log.info(LogEvent.RECORD_PARKED, record=repr(record), attempt=record.attempts, seconds=delay)
+                self._parking.park(record, error, delay)
+                return []
             dead = self._dead_letters.output(record, error, now)
             return [await self._execution.settle(lane, record, _last_failure(error, record), (dead,))]
         except DependencyUnavailableError as unavailable:
@@ -213,7 +268,7 @@ class Executor:
         outputs: list[OutboundRecord] = []
         buried: list[tuple[Record, BaseException]] = []
         done: list[Record] = []
-        dead = failed = repeated = 0
+        answers = dead = failed = repeated = 0
         for one in settled:
             record = one.record
             if one.refused is not None:
@@ -226,15 +281,27 @@ class Executor:
                 if self._dead_letters.is_dead_letter(output):
                     dead += 1
                     outputs.append(self._dead_letters.outbound(record, output))
+                    outputs.extend(self._hold(lane, record))
                 else:
+                    answers += 1
                     outputs.append(OutboundRecord(output.topic, output.value, output.key, STRUCTURED_HEADERS))
+            if record.origin is not None:
+                outputs.append(self._parking.done_marker(record))
         if outputs:
             await self._delivery.deliver(outputs)
-        self._finish(lane, done, failed=failed, dead=dead, repeated=repeated, answers=len(outputs) - dead)
+        self._finish(lane, done, failed=failed, dead=dead, repeated=repeated, answers=answers)
         if buried:
             await self._bury(buried)
         if dead:
             self._limit.died(dead)
+
+    def _hold(self, lane: Lane, record: Record) -> Iterable[OutboundRecord]:
+        """Return the marker that keeps the later records of a dead record's key back, where the contract wants that."""
+        if self._spec.dead_letters.then != "hold" or record.work.parking is None:
+            return
+        if record.key is not None and lane.operation.ordering != "none":
+            record.work.parking.hold(record)
+            yield self._parking.held_marker(record)
 
     async def _bury(self, refused: Sequence[tuple[Record, BaseException]]) -> None:
         """Write refused records to the dead-letter topic; only then are they finished."""
@@ -245,6 +312,7 @@ class Executor:
             self._dead_letters.outbound(record, self._dead_letters.output(record, error, now))
             for record, error in refused
         ]
+        letters += [self._parking.done_marker(record) for record, _ in refused if record.origin is not None]
         await self._delivery.deliver(letters)
         for record, error in refused:
             self._metrics.refused(error_code(error)).inc()
@@ -264,10 +332,11 @@ class Executor:
             return
         self._lanes.finish(records)
         self._limit.finished(len(records) - dead)
-        topic = self._metrics.topics[records[0].work.topic]
-        topic.finished.inc(len(records))
+        topics = [record.work.topic for record in records]
+        for name in set(topics):
+            self._metrics.topics[name].finished.inc(topics.count(name))
         if dead:
-            topic.dead.inc(dead)
+            self._metrics.topics[topics[0]].dead.inc(dead)
         self._count(lane, "completed", len(records) - failed - dead)
         self._count(lane, "failed", failed - dead)
         self._count(lane, "inbox_hits", repeated)

@@ -56,7 +56,7 @@ class Intake:
         envelope = envelopes.decode(record.value, record.headers, self._limits)
         record.envelope = envelope
         self._check_place(envelope)
-        topic = record.work.topic
+        topic = record.work.source_topic
         lane = self._by_topic[topic].get(envelope.type)
         record.lane = lane if lane is not None else self._without_operation(topic, envelope)
 

@@ -57,6 +57,18 @@ class Gate(Protocol):
         ...
 
 
+class ParkingLot(Protocol):
+    """What keeps the records of retry partitions."""
+
+    def left(self, record: Record) -> None:
+        """Note that a record of a retry partition is no longer in memory."""
+        ...
+
+    def closed(self, works: Iterable[PartitionWork]) -> None:
+        """Forget partitions that are given up."""
+        ...
+
+
 class Lane:
     """The runnable records of one operation, and the executors that wait for them."""
 
@@ -156,6 +168,7 @@ class Lanes:
         """Take the callback for (records, bytes) that left the worker."""
         self._on_left = on_left
         self.by_operation: dict[str, Lane] = {}
+        self.parking: ParkingLot | None = None
 
     def add(self, lane: Lane) -> None:
         """Register an operation's lane."""
@@ -165,7 +178,15 @@ class Lanes:
         """Run the record now if its key is free, else queue it behind its key. A null key has no order."""
         key = record.key
         assert record.lane is not None
-        if key is None or record.lane.operation.ordering == "none":
+        ordered = key is not None and record.lane.operation.ordering != "none"
+        parking = record.work.parking
+        if (
+            parking is not None
+            and (parking.keys or record.offset < parking.known_below)
+            and parking.takes_over(record, ordered=ordered)
+        ):
+            return
+        if key is None or not ordered:
             record.lane.push(record)
             return
         busy = record.work.busy
@@ -189,14 +210,50 @@ class Lanes:
             if record.stage == RUNNING:
                 work.running -= 1
             record.stage = DONE
-            count += 1
-            size += record.size
             key = record.key
-            # Only a key that is ordered and in flight is in the table, so membership says it all.
-            if key is not None and key in work.busy and record.lane is not None:
-                self._release(work.busy, key, record.lane)
+            if record.origin is not None and work.parking is not None:
+                self._left_retry(record)
+                work.parking.finished(record)
+            elif work.is_retry:
+                self._left_retry(record)
+            else:
+                count += 1
+                size += record.size
+                # Only a key that is ordered and in flight is in the table, so membership says it all.
+                if key is not None and key in work.busy and record.lane is not None:
+                    self._release(work, key, record.lane)
             record.forget_content()
         self._on_left(count, size)
+
+    def retire(self, records: Iterable[Record]) -> None:
+        """Mark records done that hold no key: parked ones, and those that are known already."""
+        count = size = 0
+        for record in records:
+            if record.stage == GONE:
+                continue
+            if record.stage == RUNNING:
+                record.work.running -= 1
+            record.stage = DONE
+            if record.work.is_retry:
+                self._left_retry(record)
+            else:
+                count += 1
+                size += record.size
+            record.forget_content()
+        self._on_left(count, size)
+
+    def give_up_key(self, record: Record) -> Iterable[Record]:
+        """Free the key of a record in flight without letting the next run; return those that waited behind it."""
+        assert record.key is not None
+        return record.work.busy.pop(record.key, None) or ()
+
+    def put_back(self, record: Record) -> None:
+        """Let a running record wait, outside its lane; of a partition given up it leaves the worker."""
+        record.work.running -= 1
+        if record.work.closed:
+            self._leave((record,))
+        else:
+            record.stage = WAITING
 
     def requeue(self, records: Iterable[Record]) -> None:
         """Make running records runnable again, in order; those of partitions given up leave the worker."""
@@ -233,6 +290,8 @@ class Lanes:
         for work in closing:
             work.closed = True
             work.busy.clear()
+        if self.parking is not None:
+            self.parking.closed(closing)
         for lane in self.by_operation.values():
             lane.drop(closing)
         for work in closing:
@@ -242,16 +301,29 @@ class Lanes:
         count = size = 0
         for record in records:
             record.stage = GONE
-            count += 1
-            size += record.size
+            if record.work.is_retry:
+                self._left_retry(record)
+            else:
+                count += 1
+                size += record.size
         if count:
             self._on_left(count, size)
 
-    def _release(self, busy: dict[bytes, deque[Record] | None], key: bytes, lane: Lane) -> None:
+    def _left_retry(self, record: Record) -> None:
+        """Count a record of a retry partition out where it was counted in: they have a bound of their own."""
+        if self.parking is not None:
+            self.parking.left(record)
+
+    def _release(self, work: PartitionWork, key: bytes, lane: Lane) -> None:
         """Let the next record of a key run."""
         if lane.operation.ordering == "none":
             return
+        busy = work.busy
         waiting = busy[key]
+        if work.parking is not None and key in work.parking.keys:
+            del busy[key]
+            work.parking.key_is_free(key, waiting or ())
+            return
         if not waiting:
             del busy[key]
             return

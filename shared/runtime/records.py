@@ -10,13 +10,17 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from omnibase_infra.shared.core.headers import STRUCTURED_HEADERS
 from omnibase_infra.shared.core.naming import TopicName
+from omnibase_infra.shared.runtime.crash_record import CrashRecord
 
 if TYPE_CHECKING:
     from omnibase_infra.shared.core.envelope import Envelope
     from omnibase_infra.shared.core.errors import OperationRejectedError
     from omnibase_infra.shared.runtime.lanes import Lane
+    from omnibase_infra.shared.runtime.parked_keys import PartitionParking
 
 # Stages of a record. It leaves the worker exactly once, by becoming DONE (committable) or GONE (not ours any more).
 WAITING: Final = 0
@@ -26,6 +30,16 @@ GONE: Final = 3
 
 Headers = list[tuple[str, bytes | None]]
 NO_OFFSET: Final = -1001
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Where a record that was read from a retry topic came from, and which redrive put it there, if one did."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    redrive_id: str = ""
 
 
 class Record:
@@ -40,6 +54,7 @@ class Record:
         "key",
         "lane",
         "offset",
+        "origin",
         "refusal",
         "size",
         "stage",
@@ -71,6 +86,12 @@ class Record:
         self.refusal: OperationRejectedError | None = None  # what it is answered with instead of being run
         self.envelope: Envelope = None  # type: ignore[assignment]  # set by intake before anything reads it
         self.lane: Lane | None = None  # None for a record that no operation may see
+        self.origin: Origin | None = None  # set on records read from a retry topic
+
+    @property
+    def redrive_id(self) -> str:
+        """Return the id of the redrive this is an attempt of, else nothing."""
+        return self.origin.redrive_id if self.origin is not None else ""
 
     def forget_content(self) -> None:
         """Drop what only running it takes: a finished record may stay in the ledger behind one that is not."""
@@ -98,27 +119,66 @@ class PartitionWork:
     done; offsets that never came (compaction, transaction markers) are not in it and so never waited for.
 
     Attributes:
-        topic / physical / partition: where the records come from.
+        topic / physical / partition: where the records come from; `topic` is logical.
+        source_topic: the topic whose operations the records ask for: of a retry topic its source, else `topic`.
         busy: per key the records that wait behind the one in flight; a key is present while it has one in flight.
         running: records handed to a handler and not finished.
         closed: the partition is being given up; records not yet started are dropped.
+        is_retry: whether this is a retry topic's partition.
+        last_entered: offset of the newest record in the ledger.
+        parking: what is parked of this source partition; the retry partition shares it. None without retry topics.
+        crash: what its commits say about processes that died with it.
     """
 
-    __slots__ = ("_committable", "_ledger", "busy", "closed", "partition", "physical", "running", "topic")
+    __slots__ = (
+        "_committable",
+        "_ledger",
+        "busy",
+        "closed",
+        "crash",
+        "is_retry",
+        "last_entered",
+        "parking",
+        "partition",
+        "physical",
+        "running",
+        "source_topic",
+        "topic",
+    )
 
-    def __init__(self, topic: TopicName, physical: str, partition: int) -> None:
+    def __init__(
+        self,
+        topic: TopicName,
+        physical: str,
+        partition: int,
+        *,
+        source: TopicName | None = None,
+        start: int = NO_OFFSET,
+    ) -> None:
+        """Begin with a partition at its committed offset; `source` is set for one of a retry topic."""
         self.topic = str(topic)
+        self.is_retry = source is not None
+        self.source_topic = self.topic if source is None else str(source)
         self.physical = physical
         self.partition = partition
         self.busy: dict[bytes, deque[Record] | None] = {}
         self.running = 0
         self.closed = False
+        self.parking: PartitionParking | None = None
+        self.crash = CrashRecord()
         self._ledger: deque[Record] = deque()
-        self._committable = NO_OFFSET
+        self._committable = start
+        self.last_entered = NO_OFFSET
+
+    @property
+    def finished_to(self) -> int:
+        """Return the offset to commit as it was last looked at, or `NO_OFFSET`."""
+        return self._committable
 
     def enter(self, records: Iterable[Record]) -> None:
         """Append records in offset order. Consumer thread, before the hand-over."""
         self._ledger.extend(records)
+        self.last_entered = self._ledger[-1].offset
 
     def advance(self) -> int:
         """Return the offset to commit (the last finished one plus one), or `NO_OFFSET` when none is. Consumer thread.

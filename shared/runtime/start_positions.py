@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_END, OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
 
 from omnibase_infra.shared.core.errors import DependencyUnavailableError, OffsetMissingError, TopicMissingError
 
@@ -35,7 +35,23 @@ def start_positions(consumer: Consumer, assigned: Sequence[TopicPartition], grou
         wanted = {partition.partition for partition in missing if partition.topic == topic}
         added = _added_partitions(consumer, topic, wanted, group)
         started += [partition for partition in added if partition.partition in wanted]
+        if gone := wanted.difference(partition.partition for partition in added):
+            raise TopicMissingError(
+                f"{topic} has no partition {min(gone)}, which its source topic has", hint="run `omninode topics apply`"
+            )
     return started
+
+
+def end_offsets(consumer: Consumer, partitions: Sequence[TopicPartition]) -> dict[tuple[str, int], int]:
+    """Return the ends of those partitions whose leader says it; one request per leader. Consumer thread."""
+    if not partitions:
+        return {}
+    asked = [TopicPartition(one.topic, one.partition, OFFSET_END) for one in partitions]
+    try:
+        answered = consumer.offsets_for_times(asked, timeout=_TIMEOUT_SECONDS)
+    except KafkaException:
+        return {}  # they are found by reading to them
+    return {(one.topic, one.partition): one.offset for one in answered if one.error is None and one.offset >= 0}
 
 
 def _added_partitions(consumer: Consumer, topic: str, wanted: set[int], group: str) -> list[TopicPartition]:
@@ -55,11 +71,16 @@ def _added_partitions(consumer: Consumer, topic: str, wanted: set[int], group: s
     for one in added:
         one.offset, _ = consumer.get_watermark_offsets(one, timeout=_TIMEOUT_SECONDS)
     if added:
-        _commit(consumer, added)
+        commit_positions(consumer, added)
     return [*known, *added]
 
 
-def _commit(consumer: Consumer, positions: list[TopicPartition]) -> None:
+def commit_positions(consumer: Consumer, positions: list[TopicPartition]) -> None:
+    """Commit from inside the assign callback.
+
+    Raises:
+        KafkaException: but not where the next rebalance is under way already.
+    """
     try:
         for one in consumer.commit(offsets=positions, asynchronous=False) or ():
             if one.error is not None:

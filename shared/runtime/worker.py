@@ -20,6 +20,8 @@ from omnibase_infra.shared.observability.worker_metrics import WorkerMetrics
 from omnibase_infra.shared.resilience.circuit_breaker_factory import CircuitBreakerFactory
 from omnibase_infra.shared.resilience.retry_policy import RETRY_PRESETS, RetryPolicy
 from omnibase_infra.shared.runtime.answers import Answers
+from omnibase_infra.shared.runtime.assignment import RetryTopic
+from omnibase_infra.shared.runtime.careful import Careful
 from omnibase_infra.shared.runtime.client_watch import OUTSIDE_SECONDS, STUCK_SECONDS, BrokersAnswer, ClientWatch
 from omnibase_infra.shared.runtime.consumer_thread import ConsumerThread
 from omnibase_infra.shared.runtime.dead_letters import DeadLetters
@@ -30,6 +32,7 @@ from omnibase_infra.shared.runtime.executor import Executor
 from omnibase_infra.shared.runtime.flow_control import FlowControl
 from omnibase_infra.shared.runtime.intake import Ignored, Intake
 from omnibase_infra.shared.runtime.lanes import Lane, Lanes
+from omnibase_infra.shared.runtime.parking import Parking
 from omnibase_infra.shared.runtime.records import PartitionWork, Record
 from omnibase_infra.shared.runtime.unknown_operation import UnknownOperationHandler, unknown_operation_spec
 
@@ -92,15 +95,33 @@ class Worker:
         )
         unknown = self._add_lanes(node)
         self._intake = Intake(spec, self._realm, self._lanes.by_operation, unknown)
+        delivery = Delivery(producer, RETRY_PRESETS["kafka"], self._delivery_failed)
+        dead_letters = DeadLetters(spec, self._group)
+        self._parking = self._lanes.parking = Parking(
+            spec,
+            self._group,
+            lanes=self._lanes,
+            intake=self._intake,
+            delivery=delivery,
+            dead_letters=dead_letters,
+            refuse=self._refuse,
+            metrics=self.instruments,
+            log=log,
+            max_records=settings.max_parked_records,
+            max_bytes=settings.max_parked_bytes,
+        )
+        self._careful = Careful(log)
         self._executor = Executor(
             spec,
             lanes=self._lanes,
             execution=Execution(spec, Answers(spec, self._realm, settings.max_record_bytes), dict(stores)),
-            delivery=Delivery(producer, RETRY_PRESETS["kafka"], self._delivery_failed),
-            dead_letters=DeadLetters(spec, self._group),
+            delivery=delivery,
+            dead_letters=dead_letters,
             retry=RetryPolicy.from_spec(spec.retry),
             metrics=self.instruments,
             log=log,
+            parking=self._parking,
+            careful=self._careful,
         )
         self._brokers_answer = brokers_answer
         self._producer_is_cut_off = producer_is_cut_off
@@ -131,7 +152,16 @@ class Worker:
             flow=self._flow,
             metrics=self.instruments,
             log=self._log,
+            retries={
+                physical: RetryTopic(retry, retry.physical(self._realm))
+                for physical, topic in self._topics.items()
+                for retry in (self.spec.retry_topics[topic],)
+            },
+            open_parking=self._parking.open,
         )
+        self._parking.seek = self._thread.seek
+        self._careful.commit_now = self._thread.commit_now
+        self._careful.hurry = self._hurry
         tasks = [
             self._start(self._executor.run(), _EXECUTOR),
             self._start(self._dependencies.watch(), "dependencies"),
@@ -213,9 +243,17 @@ class Worker:
 
     # -- what the consumer thread calls (`consumer_thread.Loop`) ----------------------------------------------------
 
-    def received(self, records: list[Record]) -> None:
+    def received(self, records: list[Record], read_to: Sequence[tuple[PartitionWork, int]]) -> None:
         """Take a batch."""
-        self._call(self._admit, records)
+        self._call(self._admit, records, read_to)
+
+    def received_parked(self, records: list[Record]) -> None:
+        """Take records of retry partitions."""
+        self._call(self._parking.read, records)
+
+    def reached_end(self, work: PartitionWork, offset: int) -> None:
+        """Note that a partition was read to its end."""
+        self._call(self._parking.reached_end, work, offset)
 
     def drain(self, works: Sequence[PartitionWork]) -> None:
         """Wait, within the budget, for what runs of these partitions; drop what has not started."""
@@ -231,10 +269,11 @@ class Worker:
 
     def lose(self, works: Sequence[PartitionWork]) -> None:
         """Drop all work of partitions that another member may own already."""
-        self._call(self._lanes.close, works)
+        self._call(self._give_up, works)
 
-    def assignment_changed(self) -> None:
+    def assignment_changed(self, new: Sequence[PartitionWork]) -> None:
         """Look at readiness again; whoever got an assignment talks to a coordinator."""
+        self._call(self._careful.watch, new)
         self._call(self._kafka_is, "")
 
     def failed(self, error: BaseException) -> None:
@@ -245,8 +284,19 @@ class Worker:
         assert self._loop is not None
         self._loop.call_soon_threadsafe(function, *arguments)
 
-    async def _drain(self, works: Sequence[PartitionWork], budget: float) -> None:
+    def _give_up(self, works: Sequence[PartitionWork]) -> None:
         self._lanes.close(works)
+        self._careful.forget(works)
+
+    def _refuse(self, record: Record, error: BaseException) -> None:
+        self._executor.refuse(record, error)
+
+    def _hurry(self, hurried: bool) -> None:
+        if self._thread is not None:
+            self._thread.hurried = hurried
+
+    async def _drain(self, works: Sequence[PartitionWork], budget: float) -> None:
+        self._give_up(works)
         deadline = time.monotonic() + budget
         while any(work.running for work in works):
             if time.monotonic() >= deadline or self._drain_at_once:
@@ -257,7 +307,7 @@ class Worker:
                 return
             await asyncio.sleep(_DRAIN_LOOK_SECONDS)
 
-    def _admit(self, records: list[Record]) -> None:
+    def _admit(self, records: list[Record], read_to: Sequence[tuple[PartitionWork, int]]) -> None:
         admit, submit = self._intake.admit, self._lanes.submit
         ignored: list[Record] = []
         for record in records:
@@ -271,6 +321,9 @@ class Worker:
                 self._executor.refuse(record, error)
             else:
                 submit(record)
+        for work, offset in read_to:
+            if work.parking is not None:
+                work.parking.source_read_to(offset)
         self._show_in_flight()
         if ignored:
             for record in ignored:
@@ -363,7 +416,8 @@ class Worker:
         self._was_ready = ready
 
     def _dependency_changed(self) -> None:
-        self._flow.blocked_topics = self._dependencies.blocked_topics()
+        self._flow.blocked_topics = blocked = self._dependencies.blocked_topics()
+        self._parking.stand_still(blocked)
         self._note_readiness()
 
     def _delivery_failed(self, error: DeliveryError) -> None:

@@ -66,7 +66,9 @@ class ScriptedConsumer:
 
     Attributes:
         offsets: committed offsets by place; asynchronous commits arrive at the next poll.
-        beginnings: low watermarks by place, 0 where nothing is said.
+        beginnings: low watermarks by place, 0 where nothing is said; `ends` likewise.
+        metadata: what was committed beside the offsets.
+        seeks: what was asked to be read again.
         partitions: how many each topic has.
         assigned / paused: places now.
         on_commit: told of each asynchronous commit.
@@ -77,6 +79,9 @@ class ScriptedConsumer:
         self.partitions = dict(partitions)
         self.offsets: dict[Place, int] = {(topic, n): 0 for topic, count in partitions.items() for n in range(count)}
         self.beginnings: dict[Place, int] = {}
+        self.ends: dict[Place, int] = {}
+        self.metadata: dict[Place, str] = {}
+        self.seeks: list[tuple[str, int, int]] = []
         self.assigned: dict[Place, int] = {}
         self.paused: set[Place] = set()
         self.refuse_commits: KafkaError | None = None
@@ -160,15 +165,31 @@ class ScriptedConsumer:
             return None
         if refused is not None:
             raise KafkaException(refused)
-        self.offsets |= wanted
+        self._keep(wanted, offsets)
         return list(offsets)
 
     def committed(self, places: Sequence[TopicPartition], timeout: float) -> list[TopicPartition]:  # noqa: ARG002 - the client's
         """Return committed offsets."""
         return [
-            TopicPartition(one.topic, one.partition, self.offsets.get((one.topic, one.partition), OFFSET_INVALID))
+            TopicPartition(
+                one.topic,
+                one.partition,
+                self.offsets.get((one.topic, one.partition), OFFSET_INVALID),
+                self.metadata.get((one.topic, one.partition), ""),
+            )
             for one in places
         ]
+
+    def offsets_for_times(self, places: Sequence[TopicPartition], timeout: float) -> list[TopicPartition]:  # noqa: ARG002 - the client's
+        """Return the ends of partitions, which is what the runtime asks for."""
+        return [
+            TopicPartition(one.topic, one.partition, self.ends.get((one.topic, one.partition), 0)) for one in places
+        ]
+
+    def seek(self, place: TopicPartition) -> None:
+        """Note where a partition is to be read again from."""
+        self._must_own([place])
+        self.seeks.append((place.topic, place.partition, place.offset))
 
     def get_watermark_offsets(self, place: TopicPartition, timeout: float) -> tuple[int, int]:  # noqa: ARG002 - the client's
         """Return the beginning and some end."""
@@ -190,9 +211,13 @@ class ScriptedConsumer:
         self, refused: KafkaError | None, offsets: Sequence[TopicPartition], wanted: Mapping[Place, int]
     ) -> None:
         if refused is None:
-            self.offsets |= wanted
+            self._keep(wanted, offsets)
         if self.on_commit is not None:
             self.on_commit(refused, list(offsets))
+
+    def _keep(self, wanted: Mapping[Place, int], offsets: Sequence[TopicPartition]) -> None:
+        self.offsets |= wanted
+        self.metadata |= {(one.topic, one.partition): one.metadata or "" for one in offsets}
 
     def _must_own(self, places: Sequence[TopicPartition]) -> None:
         for one in places:

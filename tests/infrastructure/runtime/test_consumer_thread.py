@@ -38,14 +38,24 @@ class LoopSide:
 
     def __init__(self) -> None:
         self.records: list[Record] = []
+        self.parked: list[Record] = []
+        self.read_to: dict[Place, int] = {}
+        self.ends: list[tuple[str, int, int]] = []
         self.drained: list[list[Place]] = []
         self.lost: list[list[Place]] = []
         self.errors: list[BaseException] = []
         self.changes = 0
         self.on_drain: Callable[[Sequence[PartitionWork]], None] = lambda works: None
 
-    def received(self, records: list[Record]) -> None:
+    def received(self, records: list[Record], read_to: Sequence[tuple[PartitionWork, int]]) -> None:
         self.records += records
+        self.read_to = {(work.physical, work.partition): offset for work, offset in read_to}
+
+    def received_parked(self, records: list[Record]) -> None:
+        self.parked += records
+
+    def reached_end(self, work: PartitionWork, offset: int) -> None:
+        self.ends.append((work.physical, work.partition, offset))
 
     def drain(self, works: Sequence[PartitionWork]) -> None:
         self.drained.append(places(works))
@@ -54,7 +64,7 @@ class LoopSide:
     def lose(self, works: Sequence[PartitionWork]) -> None:
         self.lost.append(places(works))
 
-    def assignment_changed(self) -> None:
+    def assignment_changed(self, new: Sequence[PartitionWork]) -> None:
         self.changes += 1
 
     def failed(self, error: BaseException) -> None:
@@ -141,7 +151,7 @@ def test_only_what_is_finished_without_a_gap_is_committed(member: Member) -> Non
     first, second, third = member.received(3)
     second.stage = third.stage = DONE
     member.happened()
-    assert not member.consumer.commits
+    assert member.consumer.offsets[REQUESTS, 0] == 0
     first.stage = DONE
     until(lambda: member.consumer.offsets[REQUESTS, 0] == 10, "all three are committed")
 
@@ -152,7 +162,7 @@ def test_a_position_is_committed_once_and_again_when_that_failed(member: Member)
     member.consumer.then(message(0))
     (record,) = member.received(1)
     record.stage = DONE
-    until(lambda: len(member.consumer.commits) >= 2, "the failed commit is repeated")
+    until(lambda: len(member.consumer.commits) >= 3, "the failed commit is repeated")
     member.consumer.refuse_commits = None
     until(lambda: member.consumer.offsets[REQUESTS, 0] == 1, "it is committed at last")
     member.happened()
@@ -222,7 +232,8 @@ def test_a_revoked_partition_is_drained_then_committed_then_let_go(member: Membe
     member.consumer.revoke((REQUESTS, 0))
     member.happened()
     assert member.loop.drained == [[(REQUESTS, 0)]]
-    assert member.consumer.commits[-1] == ("synchronous", {(REQUESTS, 0): 1})
+    assert member.consumer.commits[-1][1][REQUESTS, 0] == 1
+    assert member.consumer.metadata[REQUESTS, 0] == "clean"
     assert member.consumer.assigned.keys() == {(REQUESTS, 1)}
     assert member.thread.works.keys() == {(REQUESTS, 1)}
 
@@ -263,7 +274,7 @@ def test_of_a_lost_partition_nothing_is_committed_and_it_can_come_back(member: M
     member.consumer.assign((REQUESTS, 0))
     member.happened()
     assert member.thread.works[REQUESTS, 0] is not record.work
-    assert not member.consumer.commits
+    assert not any(position for _, offsets in member.consumer.commits for position in offsets.values())
 
 
 @pytest.mark.parametrize(
@@ -321,7 +332,8 @@ def test_a_stop_drains_commits_and_leaves_and_drains_only_once(member: Member) -
     member.loop.on_drain = lambda works: setattr(record, "stage", DONE)
     member.stop()
     assert member.loop.drained == [[(CONTROL, 0), (REQUESTS, 0)]]
-    assert member.consumer.commits[-1] == ("synchronous", {(REQUESTS, 0): 1})
+    assert member.consumer.commits[-1][1][REQUESTS, 0] == 1
+    assert member.consumer.metadata[REQUESTS, 0] == "clean"
     assert member.consumer.closed
     assert not member.consumer.assigned
     assert not member.loop.errors

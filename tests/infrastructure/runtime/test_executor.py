@@ -43,12 +43,15 @@ from omnibase_infra.shared.observability.worker_metrics import WorkerMetrics
 from omnibase_infra.shared.resilience.circuit_breaker_factory import CircuitBreakerFactory
 from omnibase_infra.shared.resilience.retry_policy import RetryPolicy
 from omnibase_infra.shared.runtime.answers import Answers
+from omnibase_infra.shared.runtime.careful import Careful
 from omnibase_infra.shared.runtime.dead_letters import DeadLetters, TooManyDeadLettersError
 from omnibase_infra.shared.runtime.delivery import Delivery
 from omnibase_infra.shared.runtime.dependencies import Dependencies
 from omnibase_infra.shared.runtime.execution import Execution, inbox_message
 from omnibase_infra.shared.runtime.executor import Executor
+from omnibase_infra.shared.runtime.intake import Intake
 from omnibase_infra.shared.runtime.lanes import Lane, Lanes
+from omnibase_infra.shared.runtime.parking import Parking
 from omnibase_infra.shared.runtime.records import PartitionWork, Record
 
 COMMANDS = "onex.cmd.shop.requests.v1"
@@ -200,15 +203,32 @@ class Shop:
         self.postgres.answers = True
         self.lane = Lane(spec, self.handler, self.dependencies.gate(spec.needs))
         self.lanes.add(self.lane)
+        delivery = Delivery(self.producer, QUICK, lambda error: None)
+        dead_letters = DeadLetters(self.spec, "group")
+        self.parking = Parking(
+            self.spec,
+            "group",
+            lanes=self.lanes,
+            intake=Intake(self.spec, realm, self.lanes.by_operation, self.lane),
+            delivery=delivery,
+            dead_letters=dead_letters,
+            refuse=lambda record, error: self.executor.refuse(record, error),  # noqa: PLW0108 - made below
+            metrics=metrics,
+            log=get_logger(),
+            max_records=1000,
+            max_bytes=1_000_000,
+        )
         self.executor = Executor(
             self.spec,
             lanes=self.lanes,
             execution=Execution(self.spec, Answers(self.spec, realm), dict(stores)),
-            delivery=Delivery(self.producer, QUICK, lambda error: None),
-            dead_letters=DeadLetters(self.spec, "group"),
+            delivery=delivery,
+            dead_letters=dead_letters,
             retry=QUICK,
             metrics=metrics,
             log=get_logger(),
+            parking=self.parking,
+            careful=Careful(get_logger()),
         )
         self.work = PartitionWork(TopicName.parse(COMMANDS), "test." + COMMANDS, 0)
         self._offset = 0

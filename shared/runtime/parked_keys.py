@@ -1,0 +1,555 @@
+"""What is parked of one partition: which keys wait, in which order, for what. No I/O; all on the event loop.
+
+A key is parked while the retry partition holds unfinished records of it. Its records run one at a time in the order
+of their original offsets, whatever their order in the retry topic; records of the key that come from the source
+meanwhile follow behind them. `Parking` does what has to be written and waited for.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+from omnibase_infra.shared.runtime.parked_records import Entry, Identity, ParkedState
+from omnibase_infra.shared.runtime.records import GONE, PartitionWork, Record
+
+# A key, or the identity of a record that has no order.
+Slot = bytes | Identity
+_DONE_KEPT: Final = 10_000
+# Records beyond what is kept in memory are read again this long before they are due.
+LOAD_AHEAD_SECONDS: Final = 1.0
+
+
+class Host(Protocol):
+    """What a partition asks of the worker."""
+
+    def now(self, topic: str) -> float:
+        """Return seconds on the topic's own clock, which stands still while the topic waits for a dependency."""
+        ...
+
+    def seconds_until(self, not_before: float) -> float:
+        """Return how long until this Unix time, at least 0 and at most the longest delay there is."""
+        ...
+
+    def has_room(self) -> bool:
+        """Return whether more records may be kept in memory."""
+        ...
+
+    def start(self, record: Record) -> None:
+        """Let a parked record run."""
+        ...
+
+    def go_on(self, followers: Iterable[Record]) -> None:
+        """Run records of the source whose key is not parked any more, in this order."""
+        ...
+
+    def skip(self, record: Record) -> None:
+        """Finish a record without running it: it is known, or it is a marker that has been read."""
+        ...
+
+    def refuse(self, record: Record, error: Exception) -> None:
+        """Give up on a parked record that cannot be run."""
+        ...
+
+    def unload(self, record: Record) -> None:
+        """Forget a waiting record's content; it is read again when it is due."""
+        ...
+
+    def sweep(self, parking: PartitionParking, offset: int) -> None:
+        """Read the retry partition again from here."""
+        ...
+
+    def park_followers(self, parking: PartitionParking, key: ParkedKey) -> None:
+        """Write the records of the source that follow this key to the retry topic."""
+        ...
+
+    def void(self, record: Record) -> None:
+        """Say in the retry topic that this entry, of an owner before us, stands for nothing any more."""
+        ...
+
+
+class ParkedRecord:
+    """A record in the retry topic that has not ended."""
+
+    __slots__ = ("attempts", "due", "first_failed_at", "identity", "loaded", "record", "refusal")
+
+    def __init__(self, identity: Identity, attempts: int, due: float, first_failed_at: str) -> None:
+        self.identity = identity
+        self.attempts = attempts
+        self.due = due
+        self.first_failed_at = first_failed_at
+        self.record: Record | None = None  # None until it was read from the retry topic
+        self.loaded = False
+        self.refusal: Exception | None = None
+
+
+class ParkedKey:
+    """The records of one key that must run before any other of it.
+
+    Attributes:
+        followers: records of the source, in memory, behind all that is parked.
+        delivering: source records on their way into the retry topic.
+        running: the one that has been let run.
+        held: original offsets of dead letters that somebody has to decide on first.
+    """
+
+    __slots__ = ("_order", "delivering", "followers", "held", "records", "running", "slot")
+
+    def __init__(self, slot: Slot) -> None:
+        self.slot = slot
+        self.records: dict[Identity, ParkedRecord] = {}
+        self.followers: deque[Record] = deque()
+        self.delivering: dict[Identity, Record] = {}
+        self.running: ParkedRecord | None = None
+        self.held: dict[int, Record | None] = {}
+        self._order: list[Identity] = []
+
+    def add(self, parked: ParkedRecord) -> None:
+        """Put a record in its place."""
+        self.records[parked.identity] = parked
+        heapq.heappush(self._order, parked.identity)
+
+    def head(self) -> ParkedRecord | None:
+        """Return the record that is to run next."""
+        order = self._order
+        while order and order[0] not in self.records:
+            heapq.heappop(order)
+        return self.records[order[0]] if order else None
+
+    def may_run(self, parked: ParkedRecord) -> bool:
+        """Return whether nothing of the key holds its head back but time."""
+        if self.running is not None:
+            return False
+        offset, redrive_id = parked.identity
+        if self.held and not (redrive_id and offset in self.held):
+            return False
+        # One on its way that belongs before it: its write failed in part and is being repeated.
+        return not self.delivering or min(self.delivering) > parked.identity
+
+
+class PartitionParking:
+    """The parked keys of one source partition, rebuilt from its retry partition on every assignment."""
+
+    def __init__(
+        self, source: PartitionWork, retry: PartitionWork, host: Host, *, start: int, epoch: str, folded: bool
+    ) -> None:
+        """Args:
+        source / retry: the two partitions, of one number.
+        host: the worker.
+        start: committed offset of the source at the assignment.
+        epoch: id of this assignment, written into every entry.
+        folded: whether the retry partition is known to hold nothing.
+        """
+        self.source = source
+        self.retry = retry
+        self.epoch = epoch
+        self.folded = folded
+        self.keys: dict[Slot, ParkedKey] = {}
+        # Below this a record of the source may be in the retry topic already, written before a crash.
+        self.known_below = 0
+        self._host = host
+        self._start = start
+        self._read_to = start
+        self._by_identity: dict[Identity, ParkedKey] = {}
+        self._done: dict[Identity, int] = {}
+        self._due: list[tuple[float, int, Slot]] = []
+        self._sequence = 0
+        self._waiting_for_source: set[Slot] = set()
+        self._stale: list[Record] = []
+        self._unloaded: dict[int, ParkedRecord] = {}
+        self._sweep_end: int | None = None
+        self._last_read = -1
+        self._held_again: set[Identity] = set()
+
+    # -- the source -------------------------------------------------------------------------------------------------
+
+    def takes_over(self, record: Record, *, ordered: bool) -> bool:
+        """Return whether a source record is not to run now: it is parked already, or its key is."""
+        if record.offset < self.known_below:
+            identity = (record.offset, "")
+            if identity in self._by_identity or identity in self._done:
+                self._host.skip(record)
+                return True
+        if ordered and self.keys and record.key is not None and (key := self.keys.get(record.key)) is not None:
+            key.followers.append(record)
+            if not self._drains(key):
+                self._host.park_followers(self, key)
+            return True
+        return False
+
+    def source_read_to(self, offset: int) -> None:
+        """Note that all source records below this were handed over; parked ones that waited for them may run."""
+        if offset > self._read_to:
+            self._read_to = offset
+            if self._waiting_for_source:
+                self._advance_waiting()
+
+    @property
+    def waits_for_source(self) -> bool:
+        """Return whether some parked record waits until the source was read past it. From any thread."""
+        return bool(self._waiting_for_source)
+
+    def key_is_free(self, key: bytes, behind: Iterable[Record]) -> None:
+        """Take over a key whose record in flight has ended; `behind` are those that waited for it."""
+        parked = self.keys[key]
+        parked.followers.extendleft(reversed(list(behind)))
+        if parked.followers and not self._drains(parked):
+            self._host.park_followers(self, parked)
+        self._advance(parked)
+
+    def park(self, record: Record, due: float, *, ordered: bool, behind: Iterable[Record] = ()) -> ParkedKey:
+        """Note a source record that is being written to the retry topic, and those of its key behind it."""
+        slot: Slot = record.key if ordered and record.key is not None else (record.offset, "")
+        key = self.keys.get(slot)
+        if key is None:
+            key = self.keys[slot] = ParkedKey(slot)
+        self.deliver(key, record, due)
+        key.followers.extendleft(reversed(list(behind)))
+        return key
+
+    def deliver(self, key: ParkedKey, record: Record, due: float) -> None:
+        """Note that a source record is on its way into the retry topic."""
+        parked = ParkedRecord((record.offset, ""), record.attempts, due, record.first_failed_at)
+        key.delivering[parked.identity] = record
+        key.add(parked)
+        self._by_identity[parked.identity] = key
+
+    def delivered(self, key: ParkedKey, record: Record) -> None:
+        """Note that the retry topic holds a source record."""
+        key.delivering.pop((record.offset, ""), None)
+        self._advance(key)
+
+    def hold(self, record: Record) -> None:
+        """Keep the later records of a dead record's key back until somebody has decided on it."""
+        if record.key is None:
+            return
+        offset = record.origin.offset if record.origin is not None else record.offset
+        key = self.keys.get(record.key)
+        if key is None:
+            key = self.keys[record.key] = ParkedKey(record.key)
+        key.held.setdefault(offset, None)
+        if record.redrive_id:
+            self._held_again.add((offset, record.redrive_id))
+
+    # -- the retry topic --------------------------------------------------------------------------------------------
+
+    def read(
+        self, record: Record, entry: Entry | Exception | None, *, ordered: bool = True, refusal: Exception | None = None
+    ) -> None:
+        """Take a record of the retry partition, in the order of its offsets; after a sweep some come again.
+
+        Args:
+            record: as consumed.
+            entry: what it is, why it is nothing, or None for another group's.
+            ordered: whether its operation keeps the order of keys.
+            refusal: why it cannot be run, if it cannot.
+        """
+        again = record.offset <= self._last_read
+        if again:
+            self._load(record)
+        else:
+            self._last_read = record.offset
+            if record.stage != GONE:
+                self._read_new(record, entry, ordered=ordered, refusal=refusal)
+        if self._sweep_end is not None and record.offset >= self._sweep_end:
+            self._end_sweep()
+
+    def fold(self) -> None:
+        """Go to work: all that the retry partition held at the assignment is known."""
+        self.folded = True
+        for key in list(self.keys.values()):
+            for parked in list(key.records.values()):
+                if parked.refusal is not None and parked.record is not None and parked.loaded:
+                    self._host.refuse(parked.record, parked.refusal)
+            self._advance(key)
+
+    def reached_end(self) -> None:
+        """Note that the retry partition was read to its end."""
+        if not self.folded:
+            self.fold()
+        if self._sweep_end is not None:
+            self._end_sweep()
+
+    def finished(self, record: Record) -> None:
+        """Note that a parked record has ended, and let the next of its key run.
+
+        A redriven one whose key waited for it lets it go, unless it is dead again and the key is to be held.
+        """
+        assert record.origin is not None
+        identity = (record.origin.offset, record.origin.redrive_id)
+        key = self._by_identity.get(identity)
+        if key is None:
+            return
+        self._forget(key, identity)
+        if identity[1] and identity not in self._held_again:
+            self._release(key, identity[0])
+        self._held_again.discard(identity)
+        self._advance(key)
+
+    def delay(self, record: Record, due: float) -> None:
+        """Let a parked record that failed again wait; those behind it wait, too."""
+        assert record.origin is not None
+        identity = (record.origin.offset, record.origin.redrive_id)
+        key = self._by_identity[identity]
+        parked = key.records[identity]
+        parked.attempts, parked.due, parked.first_failed_at = record.attempts, due, record.first_failed_at
+        key.running = None
+        if key.followers:
+            self._host.park_followers(self, key)
+        self._advance(key)
+
+    def tick(self) -> None:
+        """Let run what has become due since last time."""
+        now = self._host.now(self.source.topic)
+        while self._due and self._due[0][0] <= now:
+            _, _, slot = heapq.heappop(self._due)
+            if (key := self.keys.get(slot)) is not None:
+                self._advance(key)
+        if self._stale:
+            self._void_stale()
+
+    @property
+    def has_due(self) -> bool:
+        """Return whether something waits for its time."""
+        return bool(self._due or self._stale)
+
+    @property
+    def size(self) -> int:
+        """Return how many records are parked."""
+        return len(self._by_identity)
+
+    def clear(self) -> None:
+        """Forget everything: the partition is another member's now, who reads it from the retry topic."""
+        self.keys.clear()
+        self._by_identity.clear()
+        self._done.clear()
+        self._due.clear()
+        self._waiting_for_source.clear()
+        self._stale.clear()
+        self._unloaded.clear()
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _read_new(
+        self, record: Record, entry: Entry | Exception | None, *, ordered: bool, refusal: Exception | None
+    ) -> None:
+        if entry is None:
+            self._host.skip(record)
+        elif isinstance(entry, Exception):
+            self._host.refuse(record, entry)
+        elif entry.state is not None:
+            self._read_marker(record, entry)
+        else:
+            self._read_parked(record, entry, ordered=ordered, refusal=refusal)
+
+    def _read_marker(self, record: Record, entry: Entry) -> None:
+        foreign = self.folded and entry.written_by != self.epoch
+        identity = entry.identity
+        if entry.state is ParkedState.HELD and not foreign:
+            key = self._held_key(record, identity[0])
+            if key is not None:
+                self._release(key, identity[0])  # an earlier marker: one is enough
+                key.held[identity[0]] = record  # stays unfinished, so that no commit passes it
+                return
+        elif entry.state is ParkedState.RELEASED and (not foreign or not entry.written_by):
+            if record.key is not None and (key := self.keys.get(record.key)) is not None:
+                self._release(key, identity[0])
+                self._advance(key)
+        elif not self.folded and (key := self._by_identity.get(identity)) is not None:
+            self._fold_marker(key, identity, entry)
+        elif not self.folded and entry.state is ParkedState.DONE:
+            self._note_done(identity, record.offset)
+        self._host.skip(record)
+
+    def _held_key(self, record: Record, offset: int) -> ParkedKey | None:
+        """Return the key that a HELD marker holds; None for one of ours that was released before it was read."""
+        if record.key is None:
+            return None
+        key = self.keys.get(record.key)
+        if not self.folded and key is None:
+            key = self.keys[record.key] = ParkedKey(record.key)
+        return key if key is not None and (not self.folded or offset in key.held) else None
+
+    def _fold_marker(self, key: ParkedKey, identity: Identity, entry: Entry) -> None:
+        parked = key.records[identity]
+        if entry.state is ParkedState.DONE:
+            self._forget(key, identity)
+            if identity[1]:
+                self._release(key, identity[0])
+            if parked.record is not None:
+                self._host.skip(parked.record)
+        elif entry.state is ParkedState.RETRY:
+            parked.attempts = entry.attempts
+            parked.due = self._due_at(entry.not_before)
+            parked.first_failed_at = entry.first_failed_at or parked.first_failed_at
+
+    def _read_parked(self, record: Record, entry: Entry, *, ordered: bool, refusal: Exception | None) -> None:
+        identity = entry.identity
+        key = self._by_identity.get(identity)
+        if key is not None:
+            parked = key.records[identity]
+            if parked.record is not None:
+                self._host.skip(record)  # written twice: a producer's time-out, or two owners
+                return
+        elif identity in self._done:
+            self._host.skip(record)
+            return
+        elif self._is_stale(entry):
+            self._stale.append(record)
+            return
+        else:
+            slot: Slot = record.key if ordered and record.key is not None else identity
+            key = self.keys.setdefault(slot, ParkedKey(slot))
+            parked = ParkedRecord(identity, entry.attempts, self._due_at(entry.not_before), entry.first_failed_at)
+            key.add(parked)
+            self._by_identity[identity] = key
+            self.known_below = max(self.known_below, identity[0] + 1)
+        self._attach(key, parked, record, refusal)
+
+    def _attach(self, key: ParkedKey, parked: ParkedRecord, record: Record, refusal: Exception | None) -> None:
+        parked.record = record
+        parked.refusal = refusal
+        record.attempts = parked.attempts
+        record.first_failed_at = parked.first_failed_at
+        if key.head() is parked or refusal is not None or self._host.has_room():
+            parked.loaded = True
+            if refusal is not None and self.folded:
+                self._host.refuse(record, refusal)
+                return
+        else:
+            self._unloaded[record.offset] = parked
+            self._host.unload(record)
+        if self.folded:
+            self._advance(key)
+
+    def _is_stale(self, entry: Entry) -> bool:
+        """Return whether an owner before us wrote this after we took over, about a record we have dealt with."""
+        foreign = bool(entry.written_by) and entry.written_by != self.epoch
+        return self.folded and foreign and not entry.origin.redrive_id and entry.origin.offset < self._read_to
+
+    def _void_stale(self) -> None:
+        """Answer stale entries once the record they are about is finished here: from then on they could mislead."""
+        finished_to = self.source.finished_to
+        waiting: list[Record] = []
+        for record in self._stale:
+            assert record.origin is not None
+            if record.origin.offset < finished_to:
+                self._host.void(record)
+            else:
+                waiting.append(record)
+        self._stale = waiting
+
+    def _drains(self, key: ParkedKey) -> bool:
+        """Return whether the parked records of a key are running, so that it is not worth parking more."""
+        if key.held:
+            return False
+        if key.running is not None:
+            return True
+        head = key.head()
+        if head is None:
+            return True
+        return not key.delivering and head.due <= self._host.now(self.source.topic)
+
+    def _advance(self, key: ParkedKey) -> None:
+        """Let the head of a key run if it may."""
+        if not self.folded or self.source.closed or key.slot in self.source.busy:
+            return  # with a record of the source in flight, `key_is_free` comes when it has ended
+        head = key.head()
+        if head is None:
+            if not key.delivering and not key.held and key.running is None:
+                self._unpark(key)
+        elif key.may_run(head) and self._is_time(key, head) and head.record is not None:
+            if head.loaded:
+                key.running = head
+                self._host.start(head.record)
+            else:
+                self._want(head)
+
+    def _is_time(self, key: ParkedKey, head: ParkedRecord) -> bool:
+        """Return whether a head is due, or soon if it must be read again; else see to it that it is looked at then."""
+        ahead = LOAD_AHEAD_SECONDS if head.record is not None and not head.loaded else 0.0
+        if head.due > self._host.now(self.source.topic) + ahead:
+            self._sequence += 1
+            heapq.heappush(self._due, (head.due - ahead, self._sequence, key.slot))
+            return False
+        offset, redrive_id = head.identity
+        if not redrive_id and self._start <= offset and self._read_to <= offset:
+            # Records of the key before it may still come from the source.
+            self._waiting_for_source.add(key.slot)
+            return False
+        return True
+
+    def _unpark(self, key: ParkedKey) -> None:
+        self.keys.pop(key.slot, None)
+        self._waiting_for_source.discard(key.slot)
+        if key.followers:
+            self._host.go_on(key.followers)
+
+    def _forget(self, key: ParkedKey, identity: Identity) -> None:
+        parked = key.records.pop(identity)
+        del self._by_identity[identity]
+        if parked.record is not None:
+            self._unloaded.pop(parked.record.offset, None)
+            self._note_done(identity, parked.record.offset)
+        if key.running is parked:
+            key.running = None
+
+    def _note_done(self, identity: Identity, offset: int) -> None:
+        self._done[identity] = offset
+        self.known_below = max(self.known_below, identity[0] + 1) if not self.folded else self.known_below
+        if len(self._done) > _DONE_KEPT:
+            # What lies below the commit is not read again, by nobody.
+            kept = self.retry.finished_to
+            self._done = {known: place for known, place in self._done.items() if place >= kept}
+
+    def _release(self, key: ParkedKey, offset: int) -> None:
+        if offset in key.held and (marker := key.held.pop(offset)) is not None:
+            self._host.skip(marker)
+
+    def _due_at(self, not_before: float) -> float:
+        return self._host.now(self.source.topic) + self._host.seconds_until(not_before)
+
+    def _advance_waiting(self) -> None:
+        waiting, self._waiting_for_source = self._waiting_for_source, set()
+        for slot in waiting:
+            if (key := self.keys.get(slot)) is not None:
+                self._advance(key)
+
+    # -- what does not fit in memory ----------------------------------------------------------------------------------
+
+    def _want(self, head: ParkedRecord) -> None:
+        """Have a due record read again."""
+        assert head.record is not None
+        if self._sweep_end is None:
+            self._sweep_end = self._last_read
+            self._host.sweep(self, head.record.offset)
+
+    def _load(self, again: Record) -> None:
+        """Give a parked record its content back, if there is room or it is due."""
+        parked = self._unloaded.get(again.offset)
+        key = self._by_identity.get(parked.identity) if parked is not None else None
+        if parked is None or key is None or parked.record is None:
+            self._host.unload(again)
+            return
+        due = key.head() is parked and parked.due <= self._host.now(self.source.topic) + LOAD_AHEAD_SECONDS
+        if not due and not self._host.has_room():
+            self._host.unload(again)
+            return
+        del self._unloaded[again.offset]
+        record = parked.record
+        record.key, record.value, record.headers = again.key, again.value, again.headers
+        record.envelope, record.lane, record.origin = again.envelope, again.lane, again.origin
+        parked.loaded = True
+        if parked.refusal is not None:
+            self._host.refuse(record, parked.refusal)
+        else:
+            self._advance(key)
+
+    def _end_sweep(self) -> None:
+        self._sweep_end = None
+        for parked in list(self._unloaded.values()):
+            key = self._by_identity.get(parked.identity)
+            if key is not None and key.head() is parked:
+                self._advance(key)
