@@ -72,6 +72,7 @@ class RateGate:
         self._clock = clock or SystemClock()
         self._limiters = tuple(RateLimiter(limit, self._clock) for limit in spec.rate_limits)
         self._of: dict[str, tuple[RateLimiter, ...]] = {}
+        self._refusals = {limiter: _refusal(limiter.limit) for limiter in self._limiters}
         self._waits: list[float] = []  # a heap of the times at which waits in lanes end
 
     def split(self, operation: str, records: Sequence[Record]) -> tuple[list[Record], list[Held]]:
@@ -94,7 +95,7 @@ class RateGate:
             if _take(places):
                 record.admitted = True
             elif (refusing := _first_refusing(places)) is not None:
-                record.refusal = _refusal(refusing.limit)
+                record.refusal = self._refusals[refusing]
                 self._count(operation, "refuse")
             else:
                 held.append(self._hold(operation, record, places))
