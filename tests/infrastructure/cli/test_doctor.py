@@ -85,7 +85,7 @@ def test_all_is_well_with_topics_offsets_migrations_and_statements(
     surroundings(kafka_variables | {"OMNIBASE_POSTGRES_DSN": postgres_migration_applied.dsn})
     found = report_of(run, "postgres-adapter")
     assert wrong_in(found) == {}
-    assert found["topics"][0]["message"] == "6 are as the contracts say"
+    assert found["topics"][0]["message"] == "8 are as the contracts say"
     assert "none running (`omninode run postgres_adapter` starts one)" in found["workers"][0]["message"]
     assert found["statements"][0]["message"] == "postgres_adapter: 9 fit the database"
     text = run(app, "postgres-adapter")
