@@ -253,7 +253,7 @@ class OperationHandler(Protocol):
 
 
 class NotDone(msgspec.Struct, frozen=True):
-    """The effect did not happen; it may be made now."""
+    """The effect did not happen, and what was begun can no longer bring it about; it may be made now."""
 
 
 @runtime_checkable
