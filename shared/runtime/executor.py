@@ -19,6 +19,7 @@ from omnibase_infra.shared.core.errors import (
     OmnibaseError,
     OperationRejectedError,
     QuarantinedError,
+    RateLimitedError,
     TransientError,
     error_code,
 )
@@ -36,6 +37,7 @@ from omnibase_infra.shared.runtime.delivery import Delivery
 from omnibase_infra.shared.runtime.execution import Execution, Settled, split_repeats
 from omnibase_infra.shared.runtime.lanes import Lane, Lanes, Passage
 from omnibase_infra.shared.runtime.parking import Parking
+from omnibase_infra.shared.runtime.rate_gate import RateGate
 from omnibase_infra.shared.runtime.records import GONE, Record
 
 # Between two tries while a dependency fails and its breaker has not opened yet.
@@ -60,6 +62,7 @@ class Executor:
         log: Any,
         parking: Parking,
         careful: Careful,
+        rates: RateGate | None = None,
     ) -> None:
         self._spec = spec
         self._lanes = lanes
@@ -71,6 +74,7 @@ class Executor:
         self._log = log
         self._parking = parking
         self._careful = careful
+        self._rates = rates
         self._limit = DeadLetterLimit(spec.dead_letters)
         self._refusals: deque[tuple[Record, BaseException]] = deque()
         self._refused = asyncio.Event()
@@ -105,6 +109,9 @@ class Executor:
         once = lane.operation.guarantee != "at_least_once"
         while True:
             batch, passage = await lane.take()
+            if self._rates is not None and not (batch := self._within_limits(self._rates, lane, batch)):
+                passage.release()
+                continue
             if self._careful.wants(batch):
                 await self._run_carefully(lane, batch, passage)
                 continue
@@ -114,6 +121,16 @@ class Executor:
             await self._run_batch(lane, batch, passage)
             if repeats:
                 self._lanes.requeue(repeats)
+
+    def _within_limits(self, rates: RateGate, lane: Lane, batch: Sequence[Record]) -> list[Record]:
+        """Return the records that may run now; let the others wait, in their lane or in the retry topic."""
+        runnable, held = rates.split(lane.operation.name, batch)
+        for record, seconds, park in held:
+            if park and record.work.parking is not None:
+                self._parking.park(record, RateLimitedError("waits for its place in the contract's limits"), seconds)
+            else:
+                self._lanes.postpone(record, seconds)
+        return runnable
 
     async def _run_batch(self, lane: Lane, batch: Sequence[Record], passage: Passage) -> None:
         started = time.perf_counter()

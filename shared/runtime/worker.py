@@ -33,6 +33,7 @@ from omnibase_infra.shared.runtime.flow_control import FlowControl
 from omnibase_infra.shared.runtime.intake import Ignored, Intake
 from omnibase_infra.shared.runtime.lanes import Lane, Lanes
 from omnibase_infra.shared.runtime.parking import Parking
+from omnibase_infra.shared.runtime.rate_gate import RateGate
 from omnibase_infra.shared.runtime.records import PartitionWork, Record
 from omnibase_infra.shared.runtime.unknown_operation import UnknownOperationHandler, unknown_operation_spec
 
@@ -122,6 +123,7 @@ class Worker:
             log=log,
             parking=self._parking,
             careful=self._careful,
+            rates=self._rate_gate(),
         )
         self._brokers_answer = brokers_answer
         self._producer_is_cut_off = producer_is_cut_off
@@ -230,6 +232,13 @@ class Worker:
         if self._failure is None:
             self._failure = error
         self._stop.set()
+
+    def _rate_gate(self) -> RateGate | None:
+        """Return what keeps the contract's rate limits; records that wait may fill a quarter of the worker."""
+        if not self.spec.rate_limits:
+            return None
+        waiting = self._settings.max_in_flight_records // 4
+        return RateGate(self.spec, self.instruments, max_waiting=waiting, tenant=self._realm.tenant or "")
 
     def _add_lanes(self, node: WorkerNode) -> Lane:
         """Make a lane per operation, and the one for operations the contract lacks, which is returned."""
