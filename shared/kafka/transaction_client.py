@@ -274,6 +274,9 @@ class TransactionClient:
                     raise OutputsRefusedError(
                         f"record {index} for {topic} is refused: {error.str()}", errors={index: error.str()}, alone=True
                     ) from raised
+                if error.code() == KafkaError._FATAL:
+                    # Why, for example fenced, comes out of the callbacks as an exception.
+                    self._served("produce", self._producer.poll, _POLL_SECONDS)
                 raise self._classified("produce", error, asked=False) from raised
             else:
                 return
