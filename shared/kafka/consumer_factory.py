@@ -51,6 +51,8 @@ _COMMON: Final[Mapping[str, Any]] = {
     # Small runs of one partition: with the default of 1 MiB a few thousand records in flight are of one or two
     # partitions, and only the keys of those can be worked on side by side.
     "fetch.message.max.bytes": 128 * 1024,
+    # Partitions that are added are found within a minute; the default is five.
+    "topic.metadata.refresh.interval.ms": 60_000,
     "reconnect.backoff.ms": 50,
     "reconnect.backoff.max.ms": 2_000,
     "enable.metrics.push": False,

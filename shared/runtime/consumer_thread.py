@@ -132,6 +132,11 @@ class ConsumerThread(threading.Thread):
         # Set while records run one at a time, so that their commits do not wait for a poll.
         self.hurried = False
 
+    @property
+    def owned(self) -> int:
+        """Return how many partitions of the subscribed topics are owned."""
+        return sum(not work.is_retry for work in list(self.works.values()))
+
     def stop(self) -> None:
         """Ask the thread to drain, commit, leave the group and end."""
         self._stop_requested.set()
@@ -363,13 +368,13 @@ class ConsumerThread(threading.Thread):
         seconds = self._clock() - began
         self._metrics.rebalances[event].inc()
         self._metrics.rebalance_seconds.observe(seconds)
-        self._metrics.assigned_partitions.set(len(self.works))
+        self._metrics.assigned_partitions.set(self.owned)
         self._loop.assignment_changed(new)
         self._log.info(
             name,
             partitions=[f"{one.topic}[{one.partition}]" for one in partitions],
             seconds=round(seconds, 3),
-            owned=len(self.works),
+            owned=self.owned,
         )
 
     def _finish(self, works: Iterable[PartitionWork]) -> None:

@@ -283,6 +283,7 @@ class Executor:
     async def _complete(self, lane: Lane, settled: Sequence[Settled]) -> None:
         """Deliver the outputs of settled records, then let their offsets be committed and their keys go on."""
         outputs: list[OutboundRecord] = []
+        markers: list[OutboundRecord] = []
         buried: list[tuple[Record, BaseException]] = []
         done: list[Record] = []
         answers = dead = failed = repeated = 0
@@ -294,31 +295,37 @@ class Executor:
             done.append(record)
             failed += one.failed
             repeated += one.repeated
+            dies = False
             for output in one.outputs:
                 if self._dead_letters.is_dead_letter(output):
-                    dead += 1
+                    dies = True
                     outputs.append(self._dead_letters.outbound(record, output))
-                    outputs.extend(self._hold(lane, record))
                 else:
                     answers += 1
                     outputs.append(OutboundRecord(output.topic, output.value, output.key, STRUCTURED_HEADERS))
-            if record.origin is not None:
-                outputs.append(self._parking.done_marker(record))
-        if outputs:
-            await self._delivery.deliver(outputs)
+            dead += dies
+            if dies and self._holds(lane, record):
+                markers.append(self._parking.hold(record))
+            elif record.origin is not None:
+                markers.append(self._parking.done_marker(record))
+        await self._deliver(outputs, markers)
         self._finish(lane, done, failed=failed, dead=dead, repeated=repeated, answers=answers)
         if buried:
             await self._bury(buried)
         if dead:
             self._limit.died(dead)
 
-    def _hold(self, lane: Lane, record: Record) -> Iterable[OutboundRecord]:
-        """Return the marker that keeps the later records of a dead record's key back, where the contract wants that."""
-        if self._spec.dead_letters.then != "hold" or record.work.parking is None:
-            return
-        if record.key is not None and lane.operation.ordering != "none":
-            record.work.parking.hold(record)
-            yield self._parking.held_marker(record)
+    async def _deliver(self, outputs: Sequence[OutboundRecord], markers: Sequence[OutboundRecord]) -> None:
+        """Deliver outputs, and only then what says that their records have ended: nobody would send them again."""
+        if outputs:
+            await self._delivery.deliver(outputs)
+        if markers:
+            await self._delivery.deliver(markers)
+
+    def _holds(self, lane: Lane, record: Record) -> bool:
+        """Return whether the later records of a dead record's key are to be held back."""
+        ordered = record.key is not None and lane.operation.ordering != "none"
+        return ordered and self._spec.dead_letters.then == "hold" and record.work.parking is not None
 
     async def _bury(self, refused: Sequence[tuple[Record, BaseException]]) -> None:
         """Write refused records to the dead-letter topic; only then are they finished."""
@@ -329,8 +336,7 @@ class Executor:
             self._dead_letters.outbound(record, self._dead_letters.output(record, error, now))
             for record, error in refused
         ]
-        letters += [self._parking.done_marker(record) for record, _ in refused if record.origin is not None]
-        await self._delivery.deliver(letters)
+        await self._deliver(letters, [self._parking.done_marker(one) for one, _ in refused if one.origin is not None])
         for record, error in refused:
             self._metrics.refused(error_code(error)).inc()
             topic = self._metrics.topics[record.work.topic]

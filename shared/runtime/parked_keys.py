@@ -125,6 +125,8 @@ class ParkedKey:
         offset, redrive_id = parked.identity
         if self.held and not (redrive_id and offset in self.held):
             return False
+        if not redrive_id and self.followers and self.followers[0].offset < offset:
+            return False  # it is about to be parked before this one
         # One on its way that belongs before it: its write failed in part and is being repeated.
         return not self.delivering or min(self.delivering) > parked.identity
 
@@ -174,8 +176,7 @@ class PartitionParking:
                 return True
         if ordered and self.keys and record.key is not None and (key := self.keys.get(record.key)) is not None:
             key.followers.append(record)
-            if not self._drains(key):
-                self._host.park_followers(self, key)
+            self._see_to_followers(key)
             return True
         return False
 
@@ -195,8 +196,7 @@ class PartitionParking:
         """Take over a key whose record in flight has ended; `behind` are those that waited for it."""
         parked = self.keys[key]
         parked.followers.extendleft(reversed(list(behind)))
-        if parked.followers and not self._drains(parked):
-            self._host.park_followers(self, parked)
+        self._see_to_followers(parked)
         self._advance(parked)
 
     def park(self, record: Record, due: float, *, ordered: bool, behind: Iterable[Record] = ()) -> ParkedKey:
@@ -296,8 +296,7 @@ class PartitionParking:
         parked = key.records[identity]
         parked.attempts, parked.due, parked.first_failed_at = record.attempts, due, record.first_failed_at
         key.running = None
-        if key.followers:
-            self._host.park_followers(self, key)
+        self._see_to_followers(key)
         self._advance(key)
 
     def tick(self) -> None:
@@ -348,6 +347,8 @@ class PartitionParking:
         foreign = self.folded and entry.written_by != self.epoch
         identity = entry.identity
         if entry.state is ParkedState.HELD and not foreign:
+            if not self.folded:
+                self._fold_done(identity, record.offset)
             key = self._held_key(record, identity[0])
             if key is not None:
                 self._release(key, identity[0])  # an earlier marker: one is enough
@@ -357,10 +358,13 @@ class PartitionParking:
             if record.key is not None and (key := self.keys.get(record.key)) is not None:
                 self._release(key, identity[0])
                 self._advance(key)
-        elif not self.folded and (key := self._by_identity.get(identity)) is not None:
-            self._fold_marker(key, identity, entry)
         elif not self.folded and entry.state is ParkedState.DONE:
-            self._note_done(identity, record.offset)
+            self._fold_done(identity, record.offset)
+        elif not self.folded and entry.state is ParkedState.RETRY and (key := self._by_identity.get(identity)):
+            parked = key.records[identity]
+            parked.attempts = entry.attempts
+            parked.due = self._due_at(entry.not_before)
+            parked.first_failed_at = entry.first_failed_at or parked.first_failed_at
         self._host.skip(record)
 
     def _held_key(self, record: Record, offset: int) -> ParkedKey | None:
@@ -372,18 +376,18 @@ class PartitionParking:
             key = self.keys[record.key] = ParkedKey(record.key)
         return key if key is not None and (not self.folded or offset in key.held) else None
 
-    def _fold_marker(self, key: ParkedKey, identity: Identity, entry: Entry) -> None:
+    def _fold_done(self, identity: Identity, offset: int) -> None:
+        """Take in that a record has ended, as an owner before us wrote down."""
+        key = self._by_identity.get(identity)
+        if key is None:
+            self._note_done(identity, offset)
+            return
         parked = key.records[identity]
-        if entry.state is ParkedState.DONE:
-            self._forget(key, identity)
-            if identity[1]:
-                self._release(key, identity[0])
-            if parked.record is not None:
-                self._host.skip(parked.record)
-        elif entry.state is ParkedState.RETRY:
-            parked.attempts = entry.attempts
-            parked.due = self._due_at(entry.not_before)
-            parked.first_failed_at = entry.first_failed_at or parked.first_failed_at
+        self._forget(key, identity)
+        if identity[1]:
+            self._release(key, identity[0])
+        if parked.record is not None:
+            self._host.skip(parked.record)
 
     def _read_parked(self, record: Record, entry: Entry, *, ordered: bool, refusal: Exception | None) -> None:
         identity = entry.identity
@@ -435,11 +439,22 @@ class PartitionParking:
         waiting: list[Record] = []
         for record in self._stale:
             assert record.origin is not None
-            if record.origin.offset < finished_to:
+            identity = (record.origin.offset, "")
+            if identity in self._by_identity or identity in self._done:
+                self._host.skip(record)  # ours of the same record tells what becomes of it
+            elif record.origin.offset < finished_to:
                 self._host.void(record)
             else:
                 waiting.append(record)
         self._stale = waiting
+
+    def _see_to_followers(self, key: ParkedKey) -> None:
+        """Have source records behind a key written to the retry topic, unless they are going to run soon.
+
+        Below what an owner before us had parked they belong before it, and only what is parked is put in order.
+        """
+        if key.followers and (key.followers[0].offset < self.known_below or not self._drains(key)):
+            self._host.park_followers(self, key)
 
     def _drains(self, key: ParkedKey) -> bool:
         """Return whether the parked records of a key are running, so that it is not worth parking more."""
@@ -484,8 +499,9 @@ class PartitionParking:
     def _unpark(self, key: ParkedKey) -> None:
         self.keys.pop(key.slot, None)
         self._waiting_for_source.discard(key.slot)
-        if key.followers:
-            self._host.go_on(key.followers)
+        followers, key.followers = key.followers, deque()
+        if followers:
+            self._host.go_on(followers)
 
     def _forget(self, key: ParkedKey, identity: Identity) -> None:
         parked = key.records.pop(identity)

@@ -34,7 +34,7 @@ class ParkedState(StrEnum):
 
     DONE = "done"  # it has ended: completed, failed or dead
     RETRY = "retry"  # it failed once more and is due later
-    HELD = "held"  # it is dead, and the later records of its key wait for somebody to decide
+    HELD = "held"  # it is done, dead, and the later records of its key wait for somebody to decide
     RELEASED = "released"  # somebody has decided
 
 

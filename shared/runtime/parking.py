@@ -160,11 +160,14 @@ class Parking:
             self.park_followers(parking, key)
 
     def done_marker(self, record: Record) -> OutboundRecord:
-        """Return what says in the retry topic that a parked record has ended; to be sent with its outputs."""
+        """Return what says in the retry topic that a parked record has ended; to be sent after its outputs."""
         return self._marker(record, ParkedState.DONE)
 
-    def held_marker(self, record: Record) -> OutboundRecord:
-        """Return what says that the later records of a dead record's key wait for a decision."""
+    def hold(self, record: Record) -> OutboundRecord:
+        """Keep the later records of a dead record's key back; return the marker that says so, which is its end."""
+        assert record.work.parking is not None
+        record.work.parking.hold(record)
+        self._partitions.add(record.work.parking)
         return self._marker(record, ParkedState.HELD)
 
     # -- tasks ------------------------------------------------------------------------------------------------------

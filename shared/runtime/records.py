@@ -208,4 +208,5 @@ class PartitionWork:
 
     def describe(self) -> dict[str, Any]:
         """Return what `/info` shows of the partition."""
-        return {"topic": self.physical, "partition": self.partition, "in_flight": self.unfinished}
+        parked = self.parking.size if self.parking is not None else 0
+        return {"topic": self.physical, "partition": self.partition, "in_flight": self.unfinished, "parked": parked}

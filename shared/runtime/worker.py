@@ -383,7 +383,7 @@ class Worker:
             "guarantee": self.spec.guarantee,
             "operations": [operation.name for operation in self.spec.operations],
             "in_flight": {"records": self._flow.records, "bytes": self._flow.bytes},
-            "assignment": [work.describe() for work in works],
+            "assignment": [work.describe() for work in works if not work.is_retry],
         }
 
     def exposition(self) -> bytes:
@@ -417,7 +417,7 @@ class Worker:
     def _note_readiness(self) -> None:
         ready, states = self.ready()
         if ready and not self._was_ready:
-            self._log.info(LogEvent.WORKER_READY, assignment=len(self._thread.works) if self._thread else 0)
+            self._log.info(LogEvent.WORKER_READY, assignment=self._thread.owned if self._thread else 0)
         elif self._was_ready and not ready and not self._stop.is_set():
             self._log.warning(
                 LogEvent.WORKER_NOT_READY, **{name: state for name, state in states.items() if state != "ok"}

@@ -77,7 +77,12 @@ class ScriptedConsumer:
 
     def __init__(self, partitions: Mapping[str, int]) -> None:
         self.partitions = dict(partitions)
-        self.offsets: dict[Place, int] = {(topic, n): 0 for topic, count in partitions.items() for n in range(count)}
+        # Each topic has a worker's retry topic beside it, as after `topics apply`.
+        retries = {_retry_topic(topic): count for topic, count in partitions.items() if ".onex.cmd." in topic}
+        self.partitions |= retries
+        self.offsets: dict[Place, int] = {
+            (topic, n): 0 for topic, count in self.partitions.items() for n in range(count)
+        }
         self.beginnings: dict[Place, int] = {}
         self.ends: dict[Place, int] = {}
         self.metadata: dict[Place, str] = {}
@@ -234,3 +239,8 @@ class _TopicMetadata:
 class _ClusterMetadata:
     def __init__(self, topics: dict[str, _TopicMetadata]) -> None:
         self.topics = topics
+
+
+def _retry_topic(command_topic: str) -> str:
+    """Return the name of the retry topic of the worker that a command topic is for."""
+    return command_topic.replace(".onex.cmd.", ".onex.retry.", 1)

@@ -45,7 +45,13 @@ def test_added_partitions_start_at_their_beginning_and_all_of_them_are_committed
     consumer.partitions[TOPIC] = 5
     consumer.beginnings[TOPIC, 4] = 11
     assert positions(consumer, 4) == {4: 11}
-    assert consumer.offsets == {(TOPIC, 0): 0, (TOPIC, 1): 0, (TOPIC, 2): 0, (TOPIC, 3): 0, (TOPIC, 4): 11}
+    assert {n: consumer.offsets[TOPIC, n] for n in range(5)} == {0: 0, 1: 0, 2: 0, 3: 0, 4: 11}
+
+
+def test_a_partition_whose_retry_topic_lacks_it_stops_the_worker() -> None:
+    consumer = ScriptedConsumer({TOPIC: 2})
+    with pytest.raises(TopicMissingError, match=r"no partition 4.*omninode topics apply"):
+        positions(consumer, 4)
 
 
 def test_added_partitions_that_got_no_record_before_the_next_start_are_known_then() -> None:
