@@ -25,9 +25,10 @@ class ScriptedMessage:
         value: bytes | None = b"{}",
         key: bytes | None = None,
         error: KafkaError | None = None,
+        headers: list[tuple[str, bytes | None]] | None = None,
     ) -> None:
         self._topic, self._partition, self._offset = topic, partition, offset
-        self._value, self._key, self._error = value, key, error
+        self._value, self._key, self._error, self._headers = value, key, error, headers
 
     def topic(self) -> str:
         """Return the physical topic."""
@@ -53,8 +54,9 @@ class ScriptedMessage:
         """Return the value."""
         return self._value
 
-    def headers(self) -> None:
-        """Return no headers."""
+    def headers(self) -> list[tuple[str, bytes | None]] | None:
+        """Return the headers, None when there are none."""
+        return self._headers
 
     def error(self) -> KafkaError | None:
         """Return the error this stands for."""
