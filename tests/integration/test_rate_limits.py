@@ -82,6 +82,7 @@ def _answered_at(fleet: Fleet, commands: list[Envelope]) -> list[float]:
     return times
 
 
+@pytest.mark.slow
 async def test_a_client_beyond_its_limit_is_slowed_down_to_it_in_order_and_others_are_not(fleet: Fleet) -> None:
     busy = _commands(fleet, "repeat_text", "busy", count=90, keys=9)
     quiet = _commands(fleet, "repeat_text", "quiet", count=10, keys=3)
