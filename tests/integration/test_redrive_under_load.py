@@ -1,0 +1,125 @@
+"""Dead letters redriven while the worker takes live load: nothing lost, nothing twice, order kept, also when interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from confluent_kafka import Message
+
+from omnibase_infra.shared.core.settings import require_postgres
+from omnibase_infra.shared.kafka.admin import KafkaTopicAdmin
+from omnibase_infra.shared.testing.dead_letter_load import (
+    SIX_FAILURES,
+    DeadLetterRecord,
+    dead_letter_headers,
+    write_dead_letters,
+)
+from omnibase_infra.shared.testing.fleet import Fleet, eventually
+from omnibase_infra.shared.testing.kafka_fixtures import ConsumerFactory, RecordedLog
+from omnibase_infra.shared.testing.order_load import DISORDERED, REPEATED, ROWS, OrderLoad
+from omnibase_infra.topics.cluster import Partition
+
+pytestmark = [pytest.mark.demanding, pytest.mark.slow, pytest.mark.timeout(280)]
+
+DEAD = 6_000
+LIVE = 3_000
+REDRIVE = ("redrive", "postgres-adapter", "--rate", "2000", "--yes")
+
+
+async def test_dead_letters_run_once_and_in_order_beside_live_load(
+    fleet: Fleet, kafka_consumer_factory: ConsumerFactory
+) -> None:
+    dead, live = OrderLoad(fleet, keys=300), OrderLoad(fleet, keys=100)
+    await dead.publish(DEAD, per_second=50_000)
+    await asyncio.to_thread(give_up_everything, fleet, kafka_consumer_factory)
+    await fleet.start_ready()
+    publishing = asyncio.create_task(live.publish(LIVE, per_second=300))
+    await fleet.first_answers()
+
+    # Interrupted in the middle, run again, and killed in the middle of that; then run to its end.
+    assert await redriving_until(fleet, DEAD // 4, signal.SIGINT) == 130
+    assert await redriving_until(fleet, DEAD // 2, signal.SIGKILL) == -signal.SIGKILL
+    last = await omninode_dlq(fleet, *REDRIVE)
+    _, errors = await last.communicate()
+    assert last.returncode == 0, errors.decode()
+
+    await publishing
+    answers = await fleet.answered([*dead.ids, *live.ids], 120)
+    assert all(repeats[0].type.endswith("-completed.v1") for repeats in answers.values())
+    assert all(len({answer.id for answer in repeats}) == 1 for repeats in answers.values())
+    assert await fleet.fetch_value(ROWS) == DEAD + LIVE
+    assert await fleet.fetch_value(REPEATED) == 0
+    assert await fleet.fetch_value(DISORDERED) == 0
+    assert await asyncio.to_thread(fleet.count_dead_letters) == DEAD
+
+
+def give_up_everything(fleet: Fleet, consumers: ConsumerFactory) -> None:
+    """Make dead letters of all that lies in the request topic, as if a worker had given it up and gone on."""
+    topic = fleet.physical(fleet.spec.subscribe[0])
+    messages = consumers.read(topic)
+    write_dead_letters(fleet.settings, fleet.spec, [dead_letter_of(fleet, one) for one in messages])
+    ends: dict[Partition, int] = {}
+    for one in messages:
+        ends[Partition(topic, one.partition() or 0)] = (one.offset() or 0) + 1
+    group = fleet.realm.group(fleet.spec.worker, fleet.spec.major)
+    KafkaTopicAdmin(fleet.settings, log=RecordedLog()).commit(group, ends)
+
+
+def dead_letter_of(fleet: Fleet, message: Message) -> DeadLetterRecord:
+    offset, partition = message.offset() or 0, message.partition() or 0
+    headers = dead_letter_headers(
+        fleet.spec, fleet.realm, offset=offset, partition=partition, failure=SIX_FAILURES[offset % 6]
+    )
+    own: Any = message.headers() or []
+    return DeadLetterRecord(message.key(), message.value(), [*own, *headers])
+
+
+async def redriving_until(fleet: Fleet, resolved: int, number: signal.Signals) -> int | None:
+    """Redrive until so many dead letters are resolved, then send a signal; return the exit code."""
+    process = await omninode_dlq(fleet, *REDRIVE)
+
+    async def far_enough() -> bool:
+        assert process.returncode is None, "it ended before it could be stopped"
+        return await resolved_so_far(fleet) >= resolved
+
+    await eventually(far_enough, f"{resolved} dead letters are resolved")
+    process.send_signal(number)
+    await process.communicate()
+    return process.returncode
+
+
+async def resolved_so_far(fleet: Fleet) -> int:
+    listing = await omninode_dlq(fleet, "group", "postgres-adapter", "--all", "--json")
+    groups, errors = await listing.communicate()
+    assert listing.returncode == 0, errors.decode()
+    return sum(group["redriven"] for group in json.loads(groups))
+
+
+async def omninode_dlq(fleet: Fleet, *arguments: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *command_line(arguments),
+        env=environment_of(fleet),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+def command_line(arguments: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "omnibase_infra.shared.cli.main", "dlq", *arguments]
+
+
+def environment_of(fleet: Fleet) -> dict[str, str]:
+    own = {name: value for name, value in os.environ.items() if not name.startswith("OMNIBASE_")}
+    return own | {
+        "OMNIBASE_ENV": fleet.realm.environment,
+        "OMNIBASE_TENANT": fleet.realm.tenant,
+        "OMNIBASE_KAFKA_BOOTSTRAP_SERVERS": fleet.settings.kafka_bootstrap_servers or "",
+        "OMNIBASE_POSTGRES_DSN": require_postgres(fleet.settings),
+    }
