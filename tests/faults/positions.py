@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import Final
 
 from confluent_kafka import TopicPartition
@@ -92,16 +93,41 @@ async def topic_made_anew(arena: Arena) -> None:
     await eventually(lambda: slot.worker.exit_code is not None, "the worker stops", _STOP_SECONDS)
     assert slot.worker.exit_code == _WRONG_CONFIGURATION
     assert "does not exist" in slot.worker.log
-    await asyncio.to_thread(arena.fleet.provision)
+    await asyncio.to_thread(admin(arena).create, name, arena.fleet.spec.partitions, 1, {})
     await arena.fleet.renew_producer()
-    await stops_or_starts_at_the_beginning(arena)
+    await stops_and_says(arena, "offsets reset")
+    await begin_at_the_beginning(arena)
     arena.healed()
     await arena.load.publish(300)
 
 
-async def stops_or_starts_at_the_beginning(arena: Arena) -> None:
-    """Start a worker on the new topic; offsets of the old one are beyond its end, so a person sets them first."""
-    await stops_and_says(arena, "offsets reset")
+async def topic_made_anew_unseen(arena: Arena) -> None:
+    """The topic is made anew while the worker is frozen, and is longer than the old one when it looks again.
+
+    Its position means nothing in the new log: it must stop, or begin at the beginning, and never go on from there.
+    """
+    (slot,) = await arena.start_workers()
+    await arena.load.publish(600)
+    await all_done(arena)
+    slot.is_kept = False
+    slot.worker.signal(signal.SIGSTOP)
+    try:
+        name = arena.fleet.physical(arena.fleet.spec.subscribe[0])
+        client = AdminClient({"bootstrap.servers": arena.brokers.direct, "log_level": 0})
+        await asyncio.to_thread(client.delete_topics([name])[name].result, _REQUEST_SECONDS)
+        await asyncio.to_thread(admin(arena).create, name, arena.fleet.spec.partitions, 1, {})
+        await arena.fleet.renew_producer()
+        await arena.load.publish(3_000, per_second=1e9)
+    finally:
+        slot.worker.signal(signal.SIGCONT)
+    await eventually(lambda: slot.worker.exit_code is not None, "the worker stops", _STOP_SECONDS)
+    assert slot.worker.exit_code == _WRONG_CONFIGURATION, slot.worker.log[-2000:]
+    await begin_at_the_beginning(arena)
+    arena.healed()
+
+
+async def begin_at_the_beginning(arena: Arena) -> None:
+    """Do what a person does who was told that the topic is another one."""
     name = arena.fleet.physical(arena.fleet.spec.subscribe[0])
     beginnings = {Partition(name, number): 0 for number in range(arena.fleet.spec.partitions)}
     await asyncio.to_thread(admin(arena).commit, group(arena), beginnings)
@@ -173,5 +199,6 @@ SCENARIOS: Final = (
     Scenario(name="offsets expired", run=group_deleted, bound=30, alarm="exit 2", short=True),
     Scenario(name="retention overtook the worker", run=behind_the_log, bound=30, alarm="exit 2"),
     Scenario(name="topic deleted and made anew", run=topic_made_anew, bound=30, alarm="exit 2"),
+    Scenario(name="topic made anew while frozen", run=topic_made_anew_unseen, bound=30, alarm="exit 2"),
     Scenario(name="clocks an hour wrong", run=clock_moved, bound=30),
 )
