@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from datetime import date, datetime
 from typing import Any, Final
 
+import asyncpg
 import msgspec
 
 # The inbox says how old a message is; the other tables hold more about it, under the same day and key.
@@ -229,9 +230,13 @@ async def sweep_intents(connection: Any, cutoff: datetime, lock_seconds: float) 
 
 @asynccontextmanager
 async def _change(connection: Any, lock_seconds: float) -> AsyncIterator[None]:
-    async with connection.transaction():
-        if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _LOCK_KEY):
-            raise BusyError
-        await connection.execute(f"SET LOCAL lock_timeout = {max(1, round(lock_seconds * 1000))}")
-        await connection.execute(f"SET LOCAL statement_timeout = {round(_STEP_SECONDS * 1000)}")
-        yield
+    try:
+        async with connection.transaction():
+            if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _LOCK_KEY):
+                raise BusyError
+            await connection.execute(f"SET LOCAL lock_timeout = {max(1, round(lock_seconds * 1000))}")
+            await connection.execute(f"SET LOCAL statement_timeout = {round(_STEP_SECONDS * 1000)}")
+            yield
+    except (asyncpg.DuplicateTableError, asyncpg.UndefinedTableError) as error:
+        # Somebody made this very change after the partitions were read.
+        raise BusyError from error

@@ -20,7 +20,7 @@ from omnibase_infra.shared.core.worker_spec import TopicSettings, WorkerSpec
 from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
 from omnibase_infra.shared.postgres import day_partitions
 from omnibase_infra.shared.postgres.connection_pool import PoolOptions, PostgresConnectionPool
-from omnibase_infra.shared.postgres.day_partitions import TABLES, add_day, read_partitions
+from omnibase_infra.shared.postgres.day_partitions import TABLES, BusyError, add_day, read_partitions
 from omnibase_infra.shared.postgres.effect_store import PostgresEffectStore
 from omnibase_infra.shared.postgres.inbox import find_or_add_group, message_key
 from omnibase_infra.shared.postgres.inbox_retention import (
@@ -273,6 +273,20 @@ async def test_several_that_maintain_at_once_add_each_day_once(postgres_test_db:
     assert not [reason for report in reports for reason in report.kept]
     for connection in connections:
         await connection.close()
+
+
+async def test_a_change_that_somebody_made_meanwhile_is_left_to_them(database_connection: asyncpg.Connection) -> None:
+    day = today() - timedelta(days=9)
+    await add_day(database_connection, day, TABLES, 1.0)
+    with pytest.raises(BusyError):
+        await add_day(database_connection, day, TABLES, 1.0)
+    partitions = await read_partitions(database_connection)
+    inbox = next(one for one in partitions if one.name == f"inbox_{day:%Y%m%d}")
+    cutoff = datetime.now(UTC)
+    assert await day_partitions.drop_days(database_connection, inbox, partitions, cutoff, 1.0) == 0
+    with pytest.raises(BusyError):
+        await day_partitions.drop_days(database_connection, inbox, partitions, cutoff, 1.0)
+    assert not [name for name in await names(database_connection) if f"{day:%Y%m%d}" in name]
 
 
 async def test_messages_that_came_too_early_move_into_their_day(
