@@ -132,11 +132,17 @@ class Dependencies:
         return DependencyGate([self.by_name[name] for name in needs if name in self.by_name], self._on_change)
 
     def blocked_topics(self) -> frozenset[str]:
-        """Return the topics on which some operation needs a dependency whose breaker is not closed."""
+        """Return the topics all of whose operations need a dependency whose breaker is not closed."""
         down = {name for name, dependency in self.by_name.items() if dependency.breaker.state != "closed"}
         if not down:
             return frozenset()
-        return frozenset(operation.topic for operation in self._spec.operations if down.intersection(operation.needs))
+        free = {operation.topic for operation in self._spec.operations if down.isdisjoint(operation.needs)}
+        return frozenset(operation.topic for operation in self._spec.operations if operation.topic not in free)
+
+    def first_down(self, needs: Iterable[str]) -> str | None:
+        """Return the first of these dependencies whose breaker is not closed, if there is one."""
+        known = ((name, self.by_name.get(name)) for name in needs)
+        return next((name for name, one in known if one is not None and one.breaker.state != "closed"), None)
 
     def describe(self) -> dict[str, Any]:
         """Return the state of each dependency, for `/readyz`."""

@@ -138,6 +138,20 @@ class Lane:
             batch.append(record)
         return batch
 
+    def withdraw(self, wanted: Callable[[Record], bool]) -> list[Record]:
+        """Take runnable records out of the lane, in order, as if to run them; the others stay."""
+        taken: list[Record] = []
+        kept: deque[Record] = deque()
+        for record in self._ready:
+            if not record.work.closed and wanted(record):
+                record.stage = RUNNING
+                record.work.running += 1
+                taken.append(record)
+            else:
+                kept.append(record)
+        self._ready = kept
+        return taken
+
     def drop(self, works: set[PartitionWork]) -> None:
         """Forget runnable records of partitions given up."""
         self._ready = deque(record for record in self._ready if record.work not in works)

@@ -17,6 +17,7 @@ from omnibase_infra.shared.core.worker_spec import RateLimitSpec, WorkerSpec
 from omnibase_infra.shared.runtime.records import Record
 
 if TYPE_CHECKING:
+    from omnibase_infra.shared.core.settings import Settings
     from omnibase_infra.shared.observability.worker_metrics import RateDecision, WorkerMetrics
     from omnibase_infra.shared.resilience.rate_limiter import RateLimiter
 
@@ -57,8 +58,8 @@ class RateGate:
         spec: WorkerSpec,
         metrics: WorkerMetrics,
         *,
-        park_after_seconds: float | None = PARK_AFTER_SECONDS,
-        max_waiting: int = 5_000,
+        park_after_seconds: float | None,
+        max_waiting: int,
         tenant: str = "",
         clock: Clock | None = None,
     ) -> None:
@@ -74,6 +75,18 @@ class RateGate:
         self._of: dict[str, tuple[RateLimiter, ...]] = {}
         self._refusals = {limiter: _refusal(limiter.limit) for limiter in self._limiters}
         self._waits: list[float] = []  # a heap of the times at which waits in lanes end
+
+    @classmethod
+    def of_worker(cls, spec: WorkerSpec, settings: Settings, metrics: WorkerMetrics) -> RateGate | None:
+        """Return the gate of a worker, None when its contract has no limits.
+
+        Records that wait in lanes may fill a quarter of the worker.
+        """
+        if not spec.rate_limits:
+            return None
+        waiting = settings.max_in_flight_records // 4
+        tenant = settings.realm.tenant or ""
+        return cls(spec, metrics, park_after_seconds=PARK_AFTER_SECONDS, max_waiting=waiting, tenant=tenant)
 
     def split(self, operation: str, records: Sequence[Record]) -> tuple[list[Record], list[Held]]:
         """Return the records of a batch that may go on, in order, and those that must wait.

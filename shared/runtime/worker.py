@@ -27,6 +27,7 @@ from omnibase_infra.shared.runtime.consumer_thread import ConsumerThread
 from omnibase_infra.shared.runtime.dead_letters import DeadLetters
 from omnibase_infra.shared.runtime.delivery import Delivery
 from omnibase_infra.shared.runtime.dependencies import Dependencies
+from omnibase_infra.shared.runtime.detours import Detours
 from omnibase_infra.shared.runtime.execution import Execution
 from omnibase_infra.shared.runtime.executor import Executor
 from omnibase_infra.shared.runtime.flow_control import FlowControl
@@ -123,7 +124,7 @@ class Worker:
             log=log,
             parking=self._parking,
             careful=self._careful,
-            rates=self._rate_gate(),
+            rates=RateGate.of_worker(spec, settings, self.instruments),
         )
         self._brokers_answer = brokers_answer
         self._producer_is_cut_off = producer_is_cut_off
@@ -167,6 +168,7 @@ class Worker:
         tasks = [
             self._start(self._executor.run(), _EXECUTOR),
             self._start(self._dependencies.watch(), "dependencies"),
+            self._start(Detours(self.spec, self._lanes, self._parking, self._dependencies).run(), "detours"),
         ]
         if self._brokers_answer is not None:
             tasks.append(self._start(ClientWatch(self._brokers_answer).run(self._client_troubles), "clients"))
@@ -232,13 +234,6 @@ class Worker:
         if self._failure is None:
             self._failure = error
         self._stop.set()
-
-    def _rate_gate(self) -> RateGate | None:
-        """Return what keeps the contract's rate limits; records that wait may fill a quarter of the worker."""
-        if not self.spec.rate_limits:
-            return None
-        waiting = self._settings.max_in_flight_records // 4
-        return RateGate(self.spec, self.instruments, max_waiting=waiting, tenant=self._realm.tenant or "")
 
     def _add_lanes(self, node: WorkerNode) -> Lane:
         """Make a lane per operation, and the one for operations the contract lacks, which is returned."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from omnibase_infra.shared.core.errors import DependencyUnavailableError
 from omnibase_infra.shared.core.worker_spec import OperationSpec, WorkerSpec
@@ -53,16 +54,16 @@ class Store:
 class Shop:
     """The dependencies of one worker, a gate per operation, and a clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, spec: WorkerSpec = SPEC) -> None:
         self.clock = ManualClock()
         self.registry = MetricsRegistry(process_metrics=False)
         breakers = CircuitBreakerFactory(
-            WorkerMetrics(self.registry, SPEC).dependencies, clock=self.clock, uniform=lambda: 0.0
+            WorkerMetrics(self.registry, spec).dependencies, clock=self.clock, uniform=lambda: 0.0
         )
         self.changes = 0
-        self.stores = {name: Store(name) for name in SPEC.dependencies}
-        self.dependencies = Dependencies(SPEC, self.stores, breakers, self._changed)
-        self.gates = {one.name: self.dependencies.gate(one.needs) for one in SPEC.operations}
+        self.stores = {name: Store(name) for name in spec.dependencies}
+        self.dependencies = Dependencies(spec, self.stores, breakers, self._changed)
+        self.gates = {one.name: self.dependencies.gate(one.needs) for one in spec.operations}
 
     def _changed(self) -> None:
         self.changes += 1
@@ -105,6 +106,18 @@ def test_only_operations_and_topics_that_need_what_is_down_wait(shop: Shop) -> N
     shop.fail("label", "vault")
     assert shop.open_gates() == {"order", "health_check"}
     assert shop.dependencies.blocked_topics() == {LABELS}
+
+
+def test_a_topic_some_of_whose_operations_need_nothing_that_is_down_is_not_paused() -> None:
+    mixed = OperationSpec(name="price", topic=LABELS, event_type="price", needs=("postgres",))
+    shop = Shop(structs.replace(SPEC, operations=(*SPEC.operations, mixed)))
+    shop.fail("label", "vault")
+    assert shop.open_gates() == {"order", "price", "health_check"}
+    assert shop.dependencies.blocked_topics() == frozenset()
+    assert shop.dependencies.first_down(("postgres", "vault", "unknown")) == "vault"
+    assert shop.dependencies.first_down(("postgres",)) is None
+    shop.fail("order", "postgres")
+    assert shop.dependencies.blocked_topics() == {ORDERS, LABELS}
 
 
 def test_what_needs_nothing_runs_though_everything_is_down(shop: Shop) -> None:

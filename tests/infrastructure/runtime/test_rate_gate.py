@@ -44,7 +44,8 @@ class Shop:
         )
         self.clock = ManualClock()
         self.metrics = WorkerMetrics(MetricsRegistry(process_metrics=False), self.spec)
-        self.gate = RateGate(self.spec, self.metrics, clock=self.clock, **settings)
+        options = {"park_after_seconds": 5.0, "max_waiting": 5000} | settings
+        self.gate = RateGate(self.spec, self.metrics, clock=self.clock, **options)
         self.work = PartitionWork(TOPIC, "dev." + COMMANDS, 0)
         self._offset = 0
 

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,7 @@ from omnibase_infra.shared.core.settings import load_settings
 from omnibase_infra.shared.core.worker_spec import OperationSpec, RateLimitSpec
 from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
 from omnibase_infra.shared.observability.structured_logger import get_logger
-from omnibase_infra.shared.runtime import worker as worker_module
-from omnibase_infra.shared.runtime.rate_gate import RateGate
+from omnibase_infra.shared.runtime import rate_gate
 from omnibase_infra.shared.runtime.worker import Worker
 from omnibase_infra.shared.testing.sample_fleet import order_store
 from omnibase_infra.shared.testing.scripted_consumer import ScriptedConsumer, ScriptedMessage
@@ -225,7 +223,7 @@ async def test_one_client_beyond_its_limit_holds_no_other_back() -> None:
 async def test_a_long_wait_is_spent_on_the_retry_topic_and_the_record_runs_when_it_comes_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(worker_module, "RateGate", partial(RateGate, park_after_seconds=0.1))
+    monkeypatch.setattr(rate_gate, "PARK_AFTER_SECONDS", 0.1)
     process = Process(limit(2, 1))
     process.publish(0, 1)
     async with process.running():
