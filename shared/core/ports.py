@@ -143,7 +143,7 @@ class Unresolved(msgspec.Struct, frozen=True):
 
 
 class Held(msgspec.Struct, frozen=True):
-    """Another worker is at it, or was until a moment ago."""
+    """An attempt is under way, or was cut off a moment ago."""
 
 
 Intent = Fresh | AlreadyProcessed | Reused | Unresolved | Held
@@ -159,12 +159,12 @@ class EffectJournal(Protocol):
     async def intend(self, messages: Sequence[InboxMessage], *, owner: UUID, lease_seconds: float) -> Sequence[Intent]:
         """Write down that the effects of these messages are about to be made; durable when it returns.
 
-        Until `lease_seconds` have passed other owners get `Held`; the same owner gets `Unresolved`. Two messages of one
-        identity must not come in one call.
+        Until `lease_seconds` have passed or the lease is given up everybody gets `Held`, the owner too: what it cut off may
+        go on for a while in a thread or on the server. Two messages of one identity must not come in one call.
 
         Raises:
-            DependencyUnavailableError, TransientError: nothing was written, or it is not known whether it was: then the
-                next call says `Unresolved`.
+            DependencyUnavailableError, TransientError: nothing was written, or it is not known whether it was: then
+                later calls say `Held` and `Unresolved`.
         """
         ...
 

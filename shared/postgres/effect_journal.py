@@ -53,7 +53,7 @@ async def intend(
     new = {row[0] for row in inserted}
     others = [key for key in keys if key not in new]
     # Waits for whoever stores a result at this moment; the row is gone then, and the inbox knows the message.
-    rows = await connection.fetch(queries["lock_intents"], others, owner) if others else []
+    rows = await connection.fetch(queries["lock_intents"], others) if others else []
     # Only now: a result stored before our intent was written must be seen, or the effect would be made again.
     processed = await read_processed(connection, list(zip(messages, keys, strict=True)))
     known: Mapping[UUID, Any] = {row["message_key"]: row for row in rows}

@@ -47,7 +47,7 @@ ON CONFLICT DO NOTHING
 RETURNING message_key
 
 -- name: lock_intents
-SELECT message_key, payload_hash, attempts, owner <> $2 AND lease_until > clock_timestamp() AS held
+SELECT message_key, payload_hash, attempts, lease_until > clock_timestamp() AS held
 FROM omnibase.effect_intent
 WHERE message_key = ANY($1::uuid[])
 ORDER BY message_key

@@ -42,7 +42,7 @@ from omnibase_infra.shared.runtime.lanes import Lane
 from omnibase_infra.shared.runtime.records import Record
 from omnibase_infra.shared.runtime.settled import Settled, settled_before
 
-# Beyond the operation's own deadline, before another worker believes that this one is gone.
+# Beyond the operation's own deadline, before an attempt that did not report back is believed to be over.
 LEASE_MARGIN_SECONDS: Final = 10.0
 # Results that could not be stored yet; the oldest go first, and are then looked for like those of a crash.
 MOST_UNSTORED: Final = 10_000
@@ -83,7 +83,7 @@ class JournaledEffects:
         """Args:
         spec: of the worker.
         settle: makes the outputs of an outcome.
-        lease_margin: seconds beyond an operation's deadline for which other workers leave its intents alone.
+        lease_margin: seconds beyond an operation's deadline for which an attempt that was cut off is left alone.
         """
         self._spec = spec
         self._settle = settle
@@ -135,16 +135,17 @@ class JournaledEffects:
     ) -> list[Settled]:
         lease = lane.operation.timeout_seconds + self._lease_margin
         lease_ends = time.monotonic() + lease
-        intents = await journal.intend(messages, owner=self._owner, lease_seconds=lease)
-        settled: list[Settled] = []
+        settled, asked = await self._store_late(records, messages, requests, journal)
+        intents = await journal.intend([one[1] for one in asked], owner=self._owner, lease_seconds=lease)
         turns: deque[_Turn] = deque()
-        for record, message, request, intent in zip(records, messages, requests, intents, strict=True):
+        held = False
+        for (record, message, request), intent in zip(asked, intents, strict=True):
             if isinstance(intent, AlreadyProcessed | Reused):
-                self._forget(message)
                 settled.append(settled_before(record, intent))
-            elif not isinstance(intent, Held):
+            elif isinstance(intent, Held):
+                held = True
+            else:
                 turns.append(_Turn(record, message, request, intent))
-        held = len(records) > len(settled) + len(turns)
         while turns:
             try:
                 settled.append(await self._take_turn(lane, turns[0], journal, lease_ends))
@@ -153,17 +154,32 @@ class JournaledEffects:
                 raise
             turns.popleft()
         if held:
-            raise self._busy("another worker")
+            raise self._busy("another attempt")
         return settled
 
+    async def _store_late(
+        self,
+        records: Sequence[Record],
+        messages: Sequence[InboxMessage],
+        requests: Sequence[Any],
+        journal: EffectJournal,
+    ) -> tuple[list[Settled], list[tuple[Record, InboxMessage, Any]]]:
+        """Store results that an earlier attempt could not store; return them, and what is left to be done."""
+        settled: list[Settled] = []
+        left: list[tuple[Record, InboxMessage, Any]] = []
+        for record, message, request in zip(records, messages, requests, strict=True):
+            unstored = self._unstored.get(identity_of(message))
+            if unstored is None:
+                left.append((record, message, request))
+            else:
+                settled.append(await self._conclude(unstored, record, message, journal))
+        return settled, left
+
     async def _take_turn(self, lane: Lane, turn: _Turn, journal: EffectJournal, lease_ends: float) -> Settled:
-        message = turn.message
-        settled = self._unstored.get(identity_of(message))
-        if settled is None:
-            settled = self._settled(lane, turn.record, await self._outcome(lane, turn, lease_ends))
-            # From here on the result is known, whatever happens to the journal.
-            self._remember(message, settled)
-        return await self._conclude(settled, turn.record, message, journal)
+        settled = self._settled(lane, turn.record, await self._outcome(lane, turn, lease_ends))
+        # From here on the result is known, whatever happens to the journal.
+        self._remember(turn.message, settled)
+        return await self._conclude(settled, turn.record, turn.message, journal)
 
     async def _conclude(
         self, settled: Settled, record: Record, message: InboxMessage, journal: EffectJournal

@@ -179,7 +179,7 @@ class MemoryJournal:
         if key in self.done:
             return self._done(message)
         standing = self.intents.get(key)
-        if standing is not None and standing[0] != owner and standing[1] > now:
+        if standing is not None and standing[1] > now:
             return Held()
         if standing is not None and standing[3] != message.payload_hash:
             return Reused()
@@ -447,7 +447,7 @@ async def test_another_worker_waits_while_one_is_at_it_and_then_answers_from_the
     await reached.wait()
     other = Process(journal, LookingHandler(server))
     for _ in range(3):
-        with pytest.raises(DependencyBusyError, match="another worker"):
+        with pytest.raises(DependencyBusyError, match="another attempt"):
             await other.deliver(record)
     go.set()
     (settled,) = await first
@@ -577,7 +577,7 @@ async def test_an_effect_that_did_not_report_back_is_looked_for_without_waiting_
     assert (server.effects, other.looks) == (1, 1)
 
 
-async def test_an_attempt_cut_by_its_deadline_is_looked_for_by_the_same_process_at_once(
+async def test_an_attempt_cut_by_its_deadline_may_still_go_on_and_is_looked_for_when_its_lease_is_over(
     journal: EffectJournal,
 ) -> None:
     server, record = Server(), command()
@@ -596,6 +596,9 @@ async def test_an_attempt_cut_by_its_deadline_is_looked_for_by_the_same_process_
     with pytest.raises(asyncio.CancelledError):
         await attempt
     handler._step = go_on
+    with pytest.raises(DependencyBusyError, match="another attempt"):
+        await process.deliver(record)
+    await end_leases(journal)
     (settled,) = await process.deliver(record)
     assert answer(settled) == ("create-completed", 1)
     assert (server.effects, handler.looks) == (1, 1)
