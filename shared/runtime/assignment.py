@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from omnibase_infra.shared.core.naming import TopicName
 from omnibase_infra.shared.runtime import crash_record
-from omnibase_infra.shared.runtime.commits import Commits
+from omnibase_infra.shared.runtime.commits import Committing
 from omnibase_infra.shared.runtime.parked_keys import PartitionParking
 from omnibase_infra.shared.runtime.records import PartitionWork
 from omnibase_infra.shared.runtime.start_positions import commit_positions, end_offsets, start_positions
@@ -45,7 +45,7 @@ class Assignment:
         topics: Mapping[str, TopicName],
         retries: Mapping[str, RetryTopic],
         group: str,
-        commits: Commits,
+        commits: Committing,
         open_parking: OpenParking | None,
     ) -> None:
         self._consumer = consumer

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
@@ -16,14 +16,60 @@ from omnibase_infra.shared.observability.worker_metrics import WorkerMetrics
 from omnibase_infra.shared.runtime.crash_record import CLEAN
 from omnibase_infra.shared.runtime.records import NO_OFFSET, PartitionWork
 
+COMMIT_SECONDS: Final = 1.0
 # Kafka forgets offsets of topics outside the subscription after seven days (KIP-211), and a retry topic is one.
 RENEW_SECONDS: Final = 6 * 3600.0
 
 Place = tuple[str, int]
 
 
+class Committing(Protocol):
+    """What the consumer thread asks of whatever commits its positions."""
+
+    seconds: float
+    last_at: float
+
+    def commit(self, works: Iterable[PartitionWork], *, wait: bool, clean: bool = False) -> bool:
+        """Commit what is finished of these partitions; see `Commits.commit`."""
+        ...
+
+    def own(self, works: Iterable[PartitionWork]) -> None:
+        """Note partitions that were assigned, before anything of them runs."""
+        ...
+
+    def began(self, work: PartitionWork, position: int, metadata: str) -> None:
+        """Note what was committed when the partition was assigned."""
+        ...
+
+    def forget(self, place: Place) -> None:
+        """Forget a partition that was taken away."""
+        ...
+
+    def answered(self, error: KafkaError | None, offsets: Sequence[TopicPartition]) -> None:
+        """Take the answer to a commit that was not waited for."""
+        ...
+
+    def failed(self, error: KafkaError, partitions: int) -> None:
+        """Count and log a commit that failed."""
+        ...
+
+    @property
+    def is_busy(self) -> bool:
+        """Return whether the thread should look again at once."""
+        ...
+
+    @property
+    def is_full(self) -> bool:
+        """Return whether nothing more is to be consumed until something has been committed."""
+        ...
+
+
 class Commits:
     """Commits what is finished and was not committed yet; a failed commit is repeated with the next one."""
+
+    # Between two commits.
+    seconds = COMMIT_SECONDS
+    is_busy = is_full = False
 
     def __init__(
         self, consumer: Consumer, metrics: WorkerMetrics, log: Any, clock: Callable[[], float] = time.monotonic
@@ -65,6 +111,9 @@ class Commits:
         for one in offsets:
             self._committed[one.topic, one.partition] = one.offset, one.metadata or ""
         return True
+
+    def own(self, works: Iterable[PartitionWork]) -> None:
+        """Note partitions that were assigned: nothing to do."""
 
     def began(self, work: PartitionWork, position: int, metadata: str) -> None:
         """Note what was committed when the partition was assigned."""

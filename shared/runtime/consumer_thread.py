@@ -26,15 +26,14 @@ from omnibase_infra.shared.core.naming import TopicName
 from omnibase_infra.shared.observability.log_events import LogEvent
 from omnibase_infra.shared.observability.worker_metrics import WorkerMetrics
 from omnibase_infra.shared.runtime.assignment import Assignment, OpenParking, RetryTopic
-from omnibase_infra.shared.runtime.commits import Commits
+from omnibase_infra.shared.runtime.commits import Commits, Committing
 from omnibase_infra.shared.runtime.flow_control import FlowControl
 from omnibase_infra.shared.runtime.records import PartitionWork, Record
 
 BATCH_RECORDS: Final = 500
 POLL_SECONDS: Final = 0.1
-# While one record runs at a time, each waits for a commit before it.
+# While one record runs at a time, each waits for a commit before it; so do outputs for their transaction.
 HURRIED_POLL_SECONDS: Final = 0.002
-COMMIT_SECONDS: Final = 1.0
 # Finished records kept behind one that is not; beyond it their partition waits, or memory would grow without bound.
 LEDGER_RECORDS: Final = 50_000
 # Parked records whose places are known in memory; beyond it no more of their partition's source is read.
@@ -95,6 +94,7 @@ class ConsumerThread(threading.Thread):
         log: Any,
         retries: Mapping[str, RetryTopic] = MappingProxyType({}),
         open_parking: OpenParking | None = None,
+        make_commits: Callable[[Consumer], Committing] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Args:
@@ -104,6 +104,7 @@ class ConsumerThread(threading.Thread):
         loop / flow / metrics / log: what the thread reports to.
         retries: the retry topic of each of `topics`, by the name of that on the cluster.
         open_parking: makes what keeps the parked records of a partition pair; needed with `retries`.
+        make_commits: what commits positions, if it is not `Commits`.
         clock: monotonic.
         """
         super().__init__(name="kafka-consumer", daemon=True)
@@ -121,7 +122,9 @@ class ConsumerThread(threading.Thread):
         self._retry_ends: dict[PartitionWork, int] = {}
         self._requests: deque[Callable[[], None]] = deque()
         self._retried_later: list[Callable[[], None]] = []
-        self._commits = Commits(consumer, metrics, log, clock)
+        self._commits: Committing = (
+            Commits(consumer, metrics, log, clock) if make_commits is None else make_commits(consumer)
+        )
         self._assignment = Assignment(
             consumer, topics=topics, retries=retries, group=group, commits=self._commits, open_parking=open_parking
         )
@@ -178,10 +181,11 @@ class ConsumerThread(threading.Thread):
 
     def _turn(self) -> None:
         self.polled_at = self._clock()
-        room = self._flow.wait_for_room(0.0 if self.hurried else POLL_SECONDS)
+        hurried = self.hurried or self._commits.is_busy or (not self._commits.seconds and self._flow.records > 0)
+        room = self._flow.wait_for_room(0.0 if hurried else POLL_SECONDS) and not self._commits.is_full
         self._apply_pauses(room)
         # Without room it has waited already, and nothing but callbacks can come.
-        patience = HURRIED_POLL_SECONDS if self.hurried else POLL_SECONDS if room else 0.0
+        patience = HURRIED_POLL_SECONDS if hurried else POLL_SECONDS if room else 0.0
         first = self._consumer.poll(patience)
         if first is not None:
             messages = [first]
@@ -195,7 +199,7 @@ class ConsumerThread(threading.Thread):
         if self._retried_later:
             self._requests.extend(self._retried_later)
             self._retried_later.clear()
-        if self._clock() - self._commits.last_at >= COMMIT_SECONDS:
+        if self._clock() - self._commits.last_at >= self._commits.seconds:
             self._commits.commit(self.works.values(), wait=False)
 
     def _hand_over(self, messages: Sequence[Message]) -> None:
@@ -319,6 +323,7 @@ class ConsumerThread(threading.Thread):
         # Until what is parked of a partition is known, nothing of it may run.
         wait = [key for key, work in new.items() if not work.is_retry and _is_held_up(work)]
         if wait:
+        self._commits.own(new.values())
             consumer.pause([TopicPartition(*key) for key in wait])
             self._paused |= frozenset(wait)
         self.assigned = True

@@ -4,10 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from omnibase_infra.shared.core.errors import DeliveryError
 from omnibase_infra.shared.core.ports import OutboundRecord, RecordProducer
 from omnibase_infra.shared.resilience.retry_policy import RetryPolicy
+from omnibase_infra.shared.runtime.records import Record
+
+# An output, with the record that gave it.
+Owned = tuple[Record, OutboundRecord]
+
+
+class OutputDelivery(Protocol):
+    """Where the outputs of records go. When it returns, the records count as finished."""
+
+    async def deliver_owned(self, outputs: Sequence[Owned], markers: Sequence[Owned] = ()) -> None:
+        """Deliver outputs, and markers that say that their records have ended: never those without the outputs.
+
+        Raises:
+            TopicNotDeclaredError: the contract does not list a topic.
+        """
+        ...
 
 
 class Delivery:
@@ -24,6 +41,13 @@ class Delivery:
         self._producer = producer
         self._policy = policy
         self._on_failure = on_failure
+
+    async def deliver_owned(self, outputs: Sequence[Owned], markers: Sequence[Owned] = ()) -> None:
+        """Send outputs until confirmed, and only then the markers; see `OutputDelivery`."""
+        if outputs:
+            await self.deliver([output for _, output in outputs])
+        if markers:
+            await self.deliver([marker for _, marker in markers])
 
     async def deliver(self, records: Sequence[OutboundRecord]) -> None:
         """Send until confirmed. Only cancellation ends it early.

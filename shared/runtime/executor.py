@@ -33,7 +33,7 @@ from omnibase_infra.shared.observability.worker_metrics import WorkerMetrics
 from omnibase_infra.shared.resilience.retry_policy import RetryPolicy
 from omnibase_infra.shared.runtime.careful import Careful
 from omnibase_infra.shared.runtime.dead_letters import DeadLetterLimit, DeadLetters
-from omnibase_infra.shared.runtime.delivery import Delivery
+from omnibase_infra.shared.runtime.delivery import OutputDelivery, Owned
 from omnibase_infra.shared.runtime.execution import Execution, Settled, split_repeats
 from omnibase_infra.shared.runtime.lanes import Lane, Lanes, Passage
 from omnibase_infra.shared.runtime.parking import Parking
@@ -55,7 +55,7 @@ class Executor:
         *,
         lanes: Lanes,
         execution: Execution,
-        delivery: Delivery,
+        delivery: OutputDelivery,
         dead_letters: DeadLetters,
         retry: RetryPolicy,
         metrics: WorkerMetrics,
@@ -282,8 +282,8 @@ class Executor:
 
     async def _complete(self, lane: Lane, settled: Sequence[Settled]) -> None:
         """Deliver the outputs of settled records, then let their offsets be committed and their keys go on."""
-        outputs: list[OutboundRecord] = []
-        markers: list[OutboundRecord] = []
+        outputs: list[Owned] = []
+        markers: list[Owned] = []
         buried: list[tuple[Record, BaseException]] = []
         done: list[Record] = []
         answers = dead = failed = repeated = 0
@@ -299,28 +299,23 @@ class Executor:
             for output in one.outputs:
                 if self._dead_letters.is_dead_letter(output):
                     dies = True
-                    outputs.append(self._dead_letters.outbound(record, output))
+                    outputs.append((record, self._dead_letters.outbound(record, output)))
                 else:
                     answers += 1
-                    outputs.append(OutboundRecord(output.topic, output.value, output.key, STRUCTURED_HEADERS))
+                    answer = OutboundRecord(output.topic, output.value, output.key, STRUCTURED_HEADERS)
+                    outputs.append((record, answer))
             dead += dies
             if dies and self._holds(lane, record):
-                markers.append(self._parking.hold(record))
+                markers.append((record, self._parking.hold(record)))
             elif record.origin is not None:
-                markers.append(self._parking.done_marker(record))
-        await self._deliver(outputs, markers)
+                markers.append((record, self._parking.done_marker(record)))
+        # The markers last: once they say that records have ended, nobody would send their outputs again.
+        await self._delivery.deliver_owned(outputs, markers)
         self._finish(lane, done, failed=failed, dead=dead, repeated=repeated, answers=answers)
         if buried:
             await self._bury(buried)
         if dead:
             self._limit.died(dead)
-
-    async def _deliver(self, outputs: Sequence[OutboundRecord], markers: Sequence[OutboundRecord]) -> None:
-        """Deliver outputs, and only then what says that their records have ended: nobody would send them again."""
-        if outputs:
-            await self._delivery.deliver(outputs)
-        if markers:
-            await self._delivery.deliver(markers)
 
     def _holds(self, lane: Lane, record: Record) -> bool:
         """Return whether the later records of a dead record's key are to be held back."""
@@ -333,10 +328,11 @@ class Executor:
             return
         now = time.time()
         letters = [
-            self._dead_letters.outbound(record, self._dead_letters.output(record, error, now))
+            (record, self._dead_letters.outbound(record, self._dead_letters.output(record, error, now)))
             for record, error in refused
         ]
-        await self._deliver(letters, [self._parking.done_marker(one) for one, _ in refused if one.origin is not None])
+        ended = [(record, self._parking.done_marker(record)) for record, _ in refused if record.origin is not None]
+        await self._delivery.deliver_owned(letters, ended)
         for record, error in refused:
             self._metrics.refused(error_code(error)).inc()
             topic = self._metrics.topics[record.work.topic]

@@ -18,7 +18,7 @@ from omnibase_infra.shared.core.worker_spec import WorkerSpec
 from omnibase_infra.shared.observability.log_events import LogEvent
 from omnibase_infra.shared.observability.worker_metrics import WorkerMetrics
 from omnibase_infra.shared.runtime.dead_letters import DeadLetters
-from omnibase_infra.shared.runtime.delivery import Delivery
+from omnibase_infra.shared.runtime.delivery import OutputDelivery
 from omnibase_infra.shared.runtime.intake import Ignored, Intake
 from omnibase_infra.shared.runtime.lanes import Lanes
 from omnibase_infra.shared.runtime.parked_keys import ParkedKey, PartitionParking
@@ -43,7 +43,7 @@ class Parking:
         *,
         lanes: Lanes,
         intake: Intake,
-        delivery: Delivery,
+        delivery: OutputDelivery,
         dead_letters: DeadLetters,
         refuse: Refuse,
         metrics: WorkerMetrics,
@@ -148,7 +148,7 @@ class Parking:
         due = self.now(work.source_topic) + delay
         if record.origin is not None:
             sign = self._marker(record, ParkedState.RETRY, attempts=record.attempts, not_before=not_before)
-            self._write(sign, lambda: self._delayed(parking, record, due))
+            self._write(record, sign, lambda: self._delayed(parking, record, due))
             return
         assert record.lane is not None
         ordered = record.key is not None and record.lane.operation.ordering != "none"
@@ -192,7 +192,7 @@ class Parking:
             self._collect_followers()
             while self._writes:
                 batch = self._next_batch()
-                await self._delivery.deliver([write.record for write in batch])
+                await self._delivery.deliver_owned([(write.owner, write.record) for write in batch])
                 for write in batch:
                     write.written()
                 self._collect_followers()
@@ -228,7 +228,7 @@ class Parking:
         why = self._dead_letters.failure_headers(record, error, failed_at)
         topic = self._retry_topics[record.work.source_topic]
         outbound = parked_record(topic, record, why, not_before=not_before, written_by=parking.epoch)
-        self._write(outbound, lambda: self._parked(parking, key, record))
+        self._write(record, outbound, lambda: self._parked(parking, key, record))
 
     def _parked(self, parking: PartitionParking, key: ParkedKey, record: Record) -> None:
         if record.stage == GONE:
@@ -246,8 +246,8 @@ class Parking:
         if not record.work.closed:
             parking.delay(record, due)
 
-    def _write(self, record: OutboundRecord, written: Callable[[], None]) -> None:
-        self._writes.append(_Write(record, written))
+    def _write(self, owner: Record, record: OutboundRecord, written: Callable[[], None]) -> None:
+        self._writes.append(_Write(owner, record, written))
         self._something_to_write.set()
 
     def _marker(self, record: Record, state: ParkedState, attempts: int = 0, not_before: float = 0.0) -> OutboundRecord:
@@ -323,7 +323,7 @@ class Parking:
     def refuse(self, record: Record, error: Exception) -> None:
         """Give up on a parked record, or finish one that asks nothing of us any more."""
         if isinstance(error, Ignored):
-            self._write(self.done_marker(record), lambda: self._lanes.finish((record,)))
+            self._write(record, self.done_marker(record), lambda: self._lanes.finish((record,)))
         else:
             self._refuse(record, error)
 
@@ -344,15 +344,16 @@ class Parking:
     def void(self, record: Record) -> None:
         """Say that a stale entry's record has ended here."""
         self._log.warning(LogEvent.STALE_ENTRY, record=repr(record), offset=record.origin and record.origin.offset)
-        self._write(self._marker(record, ParkedState.DONE), lambda: self.skip(record))
+        self._write(record, self._marker(record, ParkedState.DONE), lambda: self.skip(record))
 
 
 class _Write:
-    """Something to write to a retry topic, and what to do when the broker has it."""
+    """Something to write to a retry topic, about which record, and what to do when the broker has it."""
 
-    __slots__ = ("record", "written")
+    __slots__ = ("owner", "record", "written")
 
-    def __init__(self, record: OutboundRecord, written: Callable[[], None]) -> None:
+    def __init__(self, owner: Record, record: OutboundRecord, written: Callable[[], None]) -> None:
+        self.owner = owner
         self.record = record
         self.written = written
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from omnibase_infra.shared.core.ports import OutboundRecord
+from omnibase_infra.shared.runtime.delivery import Owned
 from omnibase_infra.shared.runtime.records import PartitionWork, Record
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class StagedOutputs:
 
 
 class TransactionStage:
-    """Outputs of the partitions that are owned. Implements the `deliver` of `delivery.Delivery`."""
+    """Outputs of the partitions that are owned. Implements `delivery.OutputDelivery`."""
 
     def __init__(self, check: Callable[[Sequence[OutboundRecord]], Any]) -> None:
         """Take what raises on a topic that the contract does not list."""
@@ -59,20 +59,19 @@ class TransactionStage:
         self._works: dict[PartitionWork, list[StagedOutputs]] = {}
         self._bytes = 0
 
-    async def deliver(self, outputs: Sequence[OutboundRecord], owners: Sequence[Record]) -> None:
+    async def deliver_owned(self, outputs: Sequence[Owned], markers: Sequence[Owned] = ()) -> None:
         """Keep outputs for the transaction of their records. Event loop; before the records are finished.
 
-        Those of partitions that were given up are dropped: their next owner runs the records again.
+        What one record gives goes out in one transaction, markers and all. Those of partitions that were given up are dropped: their next owner runs the records again.
 
         Raises:
             TopicNotDeclaredError: the contract does not list the topic; nothing was kept.
         """
-        self._check(outputs)
-        pairs = zip(owners, outputs, strict=True)
-        staged = [
-            StagedOutputs(record, [output for _, output in group])
-            for record, group in groupby(pairs, key=lambda pair: pair[0])
-        ]
+        given: dict[Record, list[OutboundRecord]] = {}
+        for record, output in (*outputs, *markers):
+            given.setdefault(record, []).append(output)
+        self._check([output for own in given.values() for output in own])
+        staged = [StagedOutputs(record, own) for record, own in given.items()]
         with self._lock:
             for one in staged:
                 kept = self._works.get(one.record.work)

@@ -22,6 +22,7 @@ from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
 from omnibase_infra.shared.observability.structured_logger import get_logger
 from omnibase_infra.shared.observability.worker_metrics import WorkerMetrics
 from omnibase_infra.shared.runtime import consumer_thread
+from omnibase_infra.shared.runtime.commits import Commits
 from omnibase_infra.shared.runtime.consumer_thread import ConsumerThread
 from omnibase_infra.shared.runtime.flow_control import FlowControl
 from omnibase_infra.shared.runtime.records import DONE, RUNNING, PartitionWork, Record
@@ -113,7 +114,7 @@ class Member:
 
 @pytest.fixture
 def member(monkeypatch: pytest.MonkeyPatch) -> Iterator[Member]:
-    monkeypatch.setattr(consumer_thread, "COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr(Commits, "seconds", 0.0)
     monkeypatch.setattr(consumer_thread, "POLL_SECONDS", 0.005)
     started = Member()
     started.thread.start()

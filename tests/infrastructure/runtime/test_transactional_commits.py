@@ -139,7 +139,7 @@ class Member:
     async def finish(self, *records: Record, value: int | None = None, size: int = 0) -> None:
         for record in records:
             number = record.offset if value is None else value
-            await self.stage.deliver([OutboundRecord(ANSWERS, b"%0*d" % (size or 1, number))], [record])
+            await self.stage.deliver_owned([(record, OutboundRecord(ANSWERS, b"%0*d" % (size or 1, number)))])
             record.stage = DONE
             record.forget_content()
 
@@ -444,7 +444,7 @@ async def test_a_topic_outside_the_contract_stops_the_caller_before_anything_is_
     work = PartitionWork(SOURCE, "dev.requests", 0)
     stage.open([work])
     with pytest.raises(TopicNotDeclaredError):
-        await stage.deliver([OutboundRecord(ANSWERS, b"1")], [Record(work, 0, 0, None, b"", None)])
+        await stage.deliver_owned([(Record(work, 0, 0, None, b"", None), OutboundRecord(ANSWERS, b"1"))])
     assert stage.bytes == 0
 
 
