@@ -34,6 +34,7 @@ RETENTION: Final[Mapping[TopicKind, float | None]] = {
     "retry": 7 * DAY,
     "dlq": 14 * DAY,
 }
+FOR_EVER: Final = "-1"
 # Room for key, headers and batch framing beside a value of the largest size, and again for transport headers.
 HEADROOM_BYTES: Final = 64 * 1024
 # One partition keeps dead letters in the order in which they were given up on.
@@ -85,9 +86,9 @@ class TopicEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def retention_seconds(self) -> float | None:
-        """Return how long records are kept; None is for ever, by key."""
+        """Return how long records are kept; None is for ever."""
         milliseconds = self.config.get("retention.ms")
-        return None if milliseconds is None else int(milliseconds) / 1000
+        return None if milliseconds in (None, FOR_EVER) else int(milliseconds) / 1000
 
 
 class Catalogue(msgspec.Struct, frozen=True):
@@ -186,13 +187,16 @@ class _Builder:
         versions = [other for other in self._fleet if other.worker == item.worker and source.topic in other.subscribe]
         topic = retry_topic(item.worker, source.topic)
         limit = int(source.config["max.message.bytes"]) + HEADROOM_BYTES
+        config = self._config(topic, RETENTION["retry"], limit)
+        if any(other.holds for other in versions):
+            config["retention.ms"] = FOR_EVER  # a held key waits for a person
         return TopicEntry(
             topic=topic,
             owner=item.worker,
             external=False,
             keyed=source.keyed,
             partitions=source.partitions,
-            config=self._config(topic, RETENTION["retry"], limit),
+            config=config,
             source=source.topic,
             # Whatever lies in a retry topic is unfinished work, so no reader of it begins late.
             readers=_readers(versions),

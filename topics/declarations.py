@@ -31,6 +31,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
         messages: types of messages by topic, as far as this worker handles or answers with them.
         unordered: subscribed topics on which every operation does without order.
         max_record_bytes: the largest value its topics take.
+        holds: whether keys of dead letters are held until somebody decides, however long that takes.
     """
 
     worker: str
@@ -45,6 +46,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     messages: tuple[tuple[TopicName, MessageType], ...] = ()
     unordered: frozenset[TopicName] = frozenset()
     max_record_bytes: int = 1024 * 1024
+    holds: bool = False
 
     @property
     def major(self) -> int:
@@ -84,6 +86,7 @@ def from_spec(spec: WorkerSpec) -> Declaration:
         messages=tuple(messages),
         unordered=_unordered((TopicName.parse(item.topic), item.ordering) for item in spec.operations),
         max_record_bytes=spec.max_record_bytes,
+        holds=spec.dead_letters.then == "hold",
     )
 
 
@@ -110,6 +113,7 @@ def from_contract(contract: Contract) -> Declaration:
         messages=tuple(messages),
         unordered=_unordered((item.topic, item.ordering) for item in contract.operations),
         max_record_bytes=contract.limits.max_record_bytes,
+        holds=contract.delivery.on_dead_letter == "hold",
     )
 
 

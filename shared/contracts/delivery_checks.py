@@ -29,22 +29,15 @@ def check_guarantee(draft: Draft) -> None:
         if contract.delivery.guarantee == "transactional" and others:
             message = f"a Kafka transaction cannot take back an effect on {', '.join(others)}; use effectively_once"
             draft.report(Rule.TRANSACTIONAL_EFFECT, message, place)
-        elif contract.delivery.guarantee == "transactional":
-            message = "the runtime does not run transactional workers yet; use at_least_once or effectively_once"
-            draft.report(Rule.NOT_YET, message, place)
         unexplained = not contract.idempotency and draft.whole(("idempotency",))
         if contract.delivery.guarantee == "at_least_once" and unexplained and not _only_reads(draft):
             message = "at_least_once repeats effects after a crash: say in `idempotency` why that is harmless"
             draft.report(Rule.IDEMPOTENCY, message, place)
     if contract.delivery.on_dead_letter == "hold":
         place = ("delivery", "on_dead_letter")
-        if POSTGRES_POOL not in services and whole:
-            draft.report(Rule.INBOX_NEEDS_POSTGRES, f"held keys are kept in PostgreSQL: {pool}", place)
         if draft.operations and all(operation.ordering == "none" for operation, _ in draft.operations):
             message = "hold keeps later records of a key back, but no operation has `ordering: key`"
             draft.report(Rule.ORDERING, message, place)
-        elif POSTGRES_POOL in services:
-            draft.report(Rule.NOT_YET, "the runtime does not hold keys back yet; use `continue`", place)
 
 
 def _only_reads(draft: Draft) -> bool:

@@ -267,8 +267,6 @@ class Contract(msgspec.Struct, frozen=True):
 
     def needs(self, service: str) -> bool:
         """Return whether an operation, or the delivery guarantee, needs the service of that short name."""
-        if service == "postgres" and (
-            self.delivery.guarantee == "effectively_once" or self.delivery.on_dead_letter == "hold"
-        ):
+        if service == "postgres" and self.delivery.guarantee == "effectively_once":
             return True
         return any(service in operation.needs for operation in self.operations)

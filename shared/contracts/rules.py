@@ -183,8 +183,8 @@ class Rule(Enum):
     )
     INBOX_NEEDS_POSTGRES = (
         "CT240",
-        "effectively_once and hold have PostgreSQL",
-        "Inbox, outbox and held keys are PostgreSQL rows.",
+        "effectively_once has PostgreSQL",
+        "Inbox and outbox are PostgreSQL rows.",
         "Declare the service postgres_pool.",
     )
     TRANSACTIONAL_EFFECT = (

@@ -146,7 +146,12 @@ def _worker_spec(contract: Contract, operations: Iterable[OperationPlan]) -> Wor
         dependencies=tuple(dependencies),
         operations=tuple(operation.spec for operation in operations),
         retry=RetrySpec(in_lane=retry.in_lane, tiers=retry.tiers, jitter=retry.jitter),
-        dead_letters=DeadLetterSpec(consecutive=limit.consecutive, ratio=limit.ratio, window=limit.window),
+        dead_letters=DeadLetterSpec(
+            consecutive=limit.consecutive,
+            ratio=limit.ratio,
+            window=limit.window,
+            then=contract.delivery.on_dead_letter,
+        ),
         rate_limits=tuple(_rate_limit_spec(limit) for limit in contract.rate_limits),
         max_record_bytes=contract.limits.max_record_bytes,
         max_depth=contract.limits.max_depth,

@@ -30,6 +30,7 @@ class Careful:
     def __init__(self, log: Any) -> None:
         self._log = log
         self._turn = asyncio.Lock()
+        self._waiting = 0
         self._left: dict[PartitionWork, int | None] = {}
         # What is parked may not be due for long: the worker does not wait for it, but names it when it runs.
         self._retries: set[PartitionWork] = set()
@@ -77,18 +78,30 @@ class Careful:
     @asynccontextmanager
     async def turn(self, record: Record) -> AsyncIterator[int]:
         """Wait for this record's turn and name it; yield the deaths it is to be given up for, 0 to run it."""
-        async with self._turn:
+        self._waiting += 1
+        try:
+            await self._turn.acquire()
+        finally:
+            self._waiting -= 1
+        try:
             work = record.work
             guilty = work.crash.is_guilty(record.offset)
             if not guilty and record.offset < work.crash.until:
                 await self._name(record)
-            try:
-                yield work.crash.deaths if guilty else 0
-            finally:
-                work.crash = work.crash.naming(NOBODY)
+            yield work.crash.deaths if guilty else 0
             if record.stage in (DONE, GONE):
                 self._count(work)
             self._look()
+        finally:
+            self._unname(record.work)
+            self._turn.release()
+
+    def _unname(self, work: PartitionWork) -> None:
+        """Say that the record named last has ended, so that nobody blames it for a later death."""
+        if work.crash.running != NOBODY:
+            work.crash = work.crash.naming(NOBODY)
+            if not self._waiting and self.commit_now is not None:
+                self.commit_now((work,), lambda _: None)  # else the next one's commit says it
 
     async def _name(self, record: Record) -> None:
         """Commit that this record is running; a commit that fails is repeated while the partition is ours."""

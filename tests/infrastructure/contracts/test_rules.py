@@ -207,7 +207,6 @@ BREACHES = [
     Breach(Rule.BATCH_VALUES, "timeout: 5s", "timeout: 3ms", "5}", "linger_ms: ", says="the time-out is 3ms"),
     Breach(Rule.INBOX_NEEDS_POSTGRES, POOL, "", "effectively_once"),
     Breach(Rule.TRANSACTIONAL_EFFECT, GUARANTEE, "guarantee: transactional", "transactional", says="postgres_pool"),
-    Breach(Rule.NOT_YET, GUARANTEE, f"{GUARANTEE}\n  on_dead_letter: hold", "hold", says="use `continue`"),
     Breach(Rule.IDEMPOTENCY, GUARANTEE, "guarantee: at_least_once", "at_least_once", says="`idempotency`"),
     Breach(Rule.RETRY_TIERS, "[5s, 1m, 10m]", "[5s, 5s, 10m]", "5s, 10m", "tiers: [5s, ", says="more than 5s"),
     Breach(Rule.RETRY_TIERS, "[5s, 1m, 10m]", "[0s]", "0s", "tiers: "),

@@ -12,7 +12,7 @@ import pytest
 from omnibase_infra.shared.contracts.loader import load_contract
 from omnibase_infra.shared.core.errors import TopicNotDeclaredError
 from omnibase_infra.shared.core.naming import Realm, TopicName
-from omnibase_infra.shared.core.worker_spec import TopicSettings, WorkerSpec
+from omnibase_infra.shared.core.worker_spec import DeadLetterSpec, TopicSettings, WorkerSpec
 from omnibase_infra.shared.registry.nodes import load_spec, node_versions
 from omnibase_infra.shared.testing.sample_fleet import billing, order_store
 from omnibase_infra.topics.catalogue import DAY, HEADROOM_BYTES, Catalogue, Reader, TopicEntry, derive
@@ -27,6 +27,14 @@ def catalogue_of(*specs: WorkerSpec, replication: int = 1) -> Catalogue:
 
 def entry(catalogue: Catalogue, topic: str) -> TopicEntry:
     return catalogue.find(TopicName.parse(topic))
+
+
+def test_a_retry_topic_whose_worker_holds_keys_keeps_its_records_until_a_person_has_decided() -> None:
+    holding = msgspec.structs.replace(order_store(), dead_letters=DeadLetterSpec(then="hold"))
+    retry = entry(catalogue_of(holding), "onex.retry.order-store.requests.v1")
+    assert retry.config["retention.ms"] == "-1"
+    assert retry.retention_seconds is None
+    assert entry(catalogue_of(order_store()), "onex.retry.order-store.requests.v1").retention_seconds == 7 * DAY
 
 
 def test_a_fleet_has_source_retry_and_dead_letter_topics_in_the_order_of_their_names(fleet: list[WorkerSpec]) -> None:
