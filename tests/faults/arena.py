@@ -80,6 +80,7 @@ class Arena:
         settings: of the test's own clients, which no proxy is between.
         folder: for logs and for what a scenario keeps.
         chance: for scenarios that choose; seeded.
+        collector: sees what has become of the inputs.
         expected_dead / expected_refused: how many inputs are to end so.
     """
 
@@ -94,7 +95,7 @@ class Arena:
         self.expected_dead = 0
         self.expected_refused = 0
         self.slots: list[Slot] = []
-        self._collector = Collector(self.fleet.spec, settings)
+        self.collector = Collector(self.fleet.spec, settings)
         self._keepers: list[asyncio.Task[None]] = []
         self._recovery: asyncio.Task[float] | None = None
 
@@ -157,7 +158,7 @@ class Arena:
     async def report(self) -> Report | None:
         """Return what the checker says now; None when the servers cannot be asked."""
         try:
-            return check(await self._collector.collect(self.load.inputs))
+            return check(await self.collector.collect(self.load.inputs))
         except (DependencyUnavailableError, KafkaException, OSError, asyncpg.PostgresConnectionError):
             return None
 
@@ -165,7 +166,7 @@ class Arena:
         """Wait until the offsets of everything that was published are committed."""
 
         async def is_committed() -> bool:
-            return not (await self._collector.collect(self.load.inputs)).uncommitted
+            return not (await self.collector.collect(self.load.inputs)).uncommitted
 
         await eventually(is_committed, "all offsets are committed", seconds)
 

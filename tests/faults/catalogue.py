@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.faults import bad_records, crashes, databases, handlers, membership, outages, positions
+from tests.faults import bad_records, crashes, databases, handlers, membership, outages, positions, transactions
 from tests.faults.scenario import Scenario
 
 SCENARIOS: Final[tuple[Scenario, ...]] = (
@@ -15,4 +15,5 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
     *handlers.SCENARIOS,
     *bad_records.SCENARIOS,
     *positions.SCENARIOS,
+    *transactions.SCENARIOS,
 )

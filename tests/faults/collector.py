@@ -41,14 +41,14 @@ class Collector:
         spec: of the worker.
         settings: that reach its brokers and its database.
         """
-        self._spec = spec
+        self.spec = spec
         self._settings = settings
         self._realm = settings.realm
 
     async def collect(self, inputs: Sequence[Input]) -> Run:
         """Return what has become of these inputs. What changes meanwhile is in the result or is not."""
         # Offsets first: what is finished after this look is in the effects below as well.
-        uncommitted = await asyncio.to_thread(self._uncommitted)
+        uncommitted = await asyncio.to_thread(self.uncommitted)
         parked = await asyncio.to_thread(self._parked)
         answers = await asyncio.to_thread(self._answers)
         dead = [record_id(message) for message in await asyncio.to_thread(self._dead_letters)]
@@ -71,36 +71,37 @@ class Collector:
 
     def _answers(self) -> list[Answer]:
         found = []
-        for message in self._read(self._spec.publish[0]):
+        for message in self.read(self.spec.publish[0]):
             answer = envelopes.decode(message.value(), None)
             outcome = "completed" if "-completed." in answer.type else "failed"
             found.append(Answer(answer.id, answer.causationid or "", outcome))  # type: ignore[arg-type]
         return found
 
     def _dead_letters(self) -> list[Message]:
-        name = str(self._spec.dead_letter_topic)
+        name = str(self.spec.dead_letter_topic)
         # Some scenarios take the topic away.
-        return self._read(name) if self._exists(name) else []
+        return self.read(name) if self._exists(name) else []
 
     def _parked(self) -> list[str]:
         """Return the ids of the unfinished entries of the retry topics: parked, and without a `done` marker."""
         found: list[str] = []
-        for topic in self._spec.retry_topics.values():
+        for topic in self.spec.retry_topics.values():
             if self._exists(str(topic)):
-                found += unfinished_entries(self._read(str(topic)))
+                found += unfinished_entries(self.read(str(topic)))
         return found
 
-    def _uncommitted(self) -> list[str]:
+    def uncommitted(self) -> list[str]:
+        """Return the ids of the records at or above the committed offsets. Blocks."""
         admin = KafkaTopicAdmin(self._settings, log=_quiet)
         found: list[str] = []
-        for topic in self._spec.subscribe:
+        for topic in self.spec.subscribe:
             if not self._exists(topic):
                 continue
             name = self._physical(topic)
             partitions = [Partition(name, number) for number in range(admin.topics(name)[name])]
-            group = self._realm.group(self._spec.worker, self._spec.major)
+            group = self._realm.group(self.spec.worker, self.spec.major)
             committed = admin.group(group, partitions).committed
-            for message in self._read(topic):
+            for message in self.read(topic):
                 partition = Partition(name, message.partition() or 0)
                 if (message.offset() or 0) >= committed.get(partition, 0):
                     found.append(record_id(message))
@@ -113,7 +114,8 @@ class Collector:
     def _physical(self, topic: str) -> str:
         return TopicName.parse(topic).physical(self._realm)
 
-    def _read(self, topic: str) -> list[Message]:
+    def read(self, topic: str) -> list[Message]:
+        """Return everything in a topic, by its logical name, partition by partition. Blocks."""
         consumer = create_consumer(
             self._settings,
             group=f"{self._realm}.fault-bench",

@@ -96,15 +96,15 @@ async def frozen_in_a_transaction(arena: Arena) -> None:
 
 
 SCENARIOS: Final = (
-    Scenario(name="killed before the effect", run=dies_at("before_effect", 8), alarm="exit -9"),
-    Scenario(name="killed between effect and its commit", run=dies_at("before_commit", 8), alarm="exit -9"),
+    Scenario(name="killed before the effect", run=dies_at("before_effect", 8), bound=60, alarm="exit -9"),
+    Scenario(name="killed between effect and its commit", run=dies_at("before_commit", 8), bound=60, alarm="exit -9"),
     Scenario(name="killed between effect and answer", run=dies_at("after_effect", 8), alarm="exit -9", short=True),
     Scenario(
         name="killed between answer and offset commit", run=dies_at("after_answers", 8), alarm="exit -9", short=True
     ),
-    Scenario(name="killed after the offset commit", run=dies_at("after_offsets", 3), alarm="exit -9"),
-    Scenario(name="killed ten times at random", run=killed_at_random, bound=30, alarm="exit -9"),
-    Scenario(name="killed by records, once each", run=dies_in_an_effect, bound=40, alarm="exit -9"),
+    Scenario(name="killed after the offset commit", run=dies_at("after_offsets", 1), bound=60, alarm="exit -9"),
+    Scenario(name="killed ten times at random", run=killed_at_random, bound=60, alarm="exit -9"),
+    Scenario(name="killed by records, once each", run=dies_in_an_effect, bound=60, alarm="exit -9"),
     Scenario(name="SIGTERM under load", run=asked_to_end, alarm="log worker_stopping"),
     Scenario(name="frozen inside a transaction", run=frozen_in_a_transaction, bound=25, alarm="log partitions_lost"),
     Scenario(name="frozen beyond the session time-out", run=frozen, bound=25, alarm="log partitions_lost"),

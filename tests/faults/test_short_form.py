@@ -24,5 +24,5 @@ def test_every_scenario_has_a_name_of_its_own_and_every_family_a_row_in_the_shor
     names = [scenario.name for scenario in SCENARIOS]
     assert len(set(names)) == len(names)
     families = {scenario.run.__module__ for scenario in SCENARIOS}
-    slow_by_nature = {"tests.faults.outages"}
+    slow_by_nature = {"tests.faults.outages", "tests.faults.transactions"}
     assert {scenario.run.__module__ for scenario in SHORT} == families - slow_by_nature
