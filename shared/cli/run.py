@@ -15,7 +15,7 @@ import typer
 
 from omnibase_infra.shared.core.errors import DependencyUnavailableError
 from omnibase_infra.shared.core.naming import TopicName
-from omnibase_infra.shared.core.ports import EffectStore
+from omnibase_infra.shared.core.ports import EffectStore, RecordProducer
 from omnibase_infra.shared.core.settings import Settings, load_settings
 from omnibase_infra.shared.core.worker_spec import WorkerSpec
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
     from omnibase_infra.shared.postgres.connection_pool import PostgresConnectionPool
     from omnibase_infra.shared.registry.container import ONEXContainer
+    from omnibase_infra.shared.runtime.transactional_commits import TransactionSupport
     from omnibase_infra.shared.runtime.worker import Worker
 
 _TOPIC_CHECK_SECONDS: Final = 5.0
@@ -58,7 +59,6 @@ def run(
 
 async def _run(spec: WorkerSpec, settings: Settings) -> None:
     from omnibase_infra.shared.kafka.consumer_factory import ConsumerOptions, create_consumer
-    from omnibase_infra.shared.kafka.producer_pool import ProducerPool
     from omnibase_infra.shared.observability.log_events import LogEvent
     from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
     from omnibase_infra.shared.observability.structured_logger import configure_logging, get_logger
@@ -76,15 +76,7 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         stack.callback(pipeline.close)
         client_id = f"{spec.worker}-{os.getpid()}"
-        producer = ProducerPool(
-            settings,
-            client_id=client_id,
-            log=client_log,
-            allowed=spec.writable_topics(),
-            contract=f"workers/{spec.node}/v{spec.version.replace('.', '_')}/contract.yaml",
-        )
-        producer.start()
-        stack.push_async_callback(producer.close, _CLOSE_SECONDS)
+        producer, producer_is_cut_off = _open_producer(spec, settings, client_id, client_log, stack)
         container = ONEXContainer()
         stack.push_async_callback(container.aclose)
         container.register_value(Settings, settings)
@@ -114,7 +106,7 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
             registry=registry,
             log=log,
             brokers_answer=partial(_brokers_answer, settings, client_log),
-            producer_is_cut_off=partial(_is_cut_off, producer),
+            producer_is_cut_off=producer_is_cut_off,
         )
         _show_pools(container, worker)
         server = HealthServer(worker, host=settings.health_host, port=settings.health_port)
@@ -130,6 +122,28 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
         _tune_collector()
         await worker.run()
         log.info(LogEvent.WORKER_STOPPED)
+
+
+def _open_producer(
+    spec: WorkerSpec, settings: Settings, client_id: str, log: LogFunction, stack: AsyncExitStack
+) -> tuple[RecordProducer | TransactionSupport, Callable[[], bool]]:
+    """Return what the worker's outputs go through, and what says whether it is cut off from the brokers."""
+    allowed = spec.writable_topics()
+    contract = f"workers/{spec.node}/v{spec.version.replace('.', '_')}/contract.yaml"
+    if spec.guarantee == "transactional":
+        from omnibase_infra.shared.runtime.transaction_setup import open_transactions
+
+        support, transactions = open_transactions(
+            spec, settings, client_id=client_id, log=log, allowed=allowed, contract=contract
+        )
+        stack.push_async_callback(transactions.close, _CLOSE_SECONDS)
+        return support, lambda: transactions.is_cut_off
+    from omnibase_infra.shared.kafka.producer_pool import ProducerPool
+
+    producer = ProducerPool(settings, client_id=client_id, log=log, allowed=allowed, contract=contract)
+    producer.start()
+    stack.push_async_callback(producer.close, _CLOSE_SECONDS)
+    return producer, partial(_is_cut_off, producer)
 
 
 async def _open_stores(

@@ -97,6 +97,14 @@ class Executor:
         self._refusals.append((record, error))
         self._refused.set()
 
+    def died_late(self) -> None:
+        """Count a dead letter of a record that had finished, and whose output the broker does not take.
+
+        Raises:
+            TooManyDeadLettersError: the contract's limit is reached.
+        """
+        self._limit.died(1)
+
     async def _run_refusals(self) -> None:
         while True:
             await self._refused.wait()

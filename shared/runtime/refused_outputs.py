@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from omnibase_infra.shared.core import clock
@@ -27,12 +27,25 @@ class OutputRefusedError(OmnibaseError):
 class RefusedOutputs:
     """Makes replacements. Consumer thread."""
 
-    def __init__(self, spec: WorkerSpec, answers: Answers, dead_letters: DeadLetters, log: Any) -> None:
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        *,
+        answers: Answers,
+        dead_letters: DeadLetters,
+        log: Any,
+        on_dead_letter: Callable[[], None],
+    ) -> None:
+        """Args:
+        spec / answers / dead_letters / log: of the worker.
+        on_dead_letter: told of each, since too many of them stop a worker.
+        """
         self._retry_topics = {str(topic) for topic in spec.retry_topics.values()}
         self._dead_letter_topic = str(spec.dead_letter_topic)
         self._answers = answers
         self._dead_letters = dead_letters
         self._log = log
+        self._on_dead_letter = on_dead_letter
 
     def replacement(
         self, staged: StagedOutputs, refused: OutboundRecord, reason: str
@@ -51,6 +64,7 @@ class RefusedOutputs:
         self._log.error(LogEvent.OUTPUT_REFUSED, record=repr(record), topic=refused.topic, error=reason)
         if any(output.topic == self._dead_letter_topic for output in staged.outputs):
             return [output for output in staged.outputs if output is not refused]
+        self._on_dead_letter()
         return [dead, *self._failed_answer(staged, error), *kept]
 
     def _failed_answer(self, staged: StagedOutputs, error: OutputRefusedError) -> list[OutboundRecord]:

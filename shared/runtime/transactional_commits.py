@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
@@ -52,7 +52,7 @@ class Transactions(Protocol):
         offsets: Sequence[TopicPartition] = (),
         group: Any = None,
         *,
-        alone: Iterable[int] = (),
+        alone: Collection[int] = (),
         was_committed: Callable[[], bool] | None = None,
     ) -> Future[None]:
         """Begin one; its future says how it ended."""
@@ -68,6 +68,20 @@ class Replace(Protocol):
 
 
 ReadCommitted = Callable[[TopicPartition], TopicPartition]
+
+
+class TransactionSupport(NamedTuple):
+    """What a transactional worker is given by its process.
+
+    Attributes:
+        transactions: runs them.
+        check: raises on a topic that the contract does not list.
+        read_committed: see `TransactionalCommits`.
+    """
+
+    transactions: Transactions
+    check: Callable[[Sequence[OutboundRecord]], Any]
+    read_committed: ReadCommitted
 
 
 class _Round:
@@ -87,16 +101,15 @@ class TransactionalCommits:
     # No pause between commits: while one runs, what the next one takes gathers.
     seconds = 0.0
 
-    def __init__(  # noqa: PLR0913 - what a transaction touches
+    def __init__(
         self,
         consumer: Consumer,
         metrics: WorkerMetrics,
         log: Any,
         *,
         stage: TransactionStage,
-        transactions: Transactions,
+        support: TransactionSupport,
         replace: Replace,
-        read_committed: ReadCommitted,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
@@ -104,19 +117,18 @@ class TransactionalCommits:
         consumer: asked for the group's metadata only.
         metrics / log: of the worker.
         stage: where outputs wait.
-        transactions: runs them.
+        support: runs transactions, and returns a partition with its committed offset and metadata, after all
+            transactions that concern it have ended; the latter is called on the producer's thread.
         replace: says what goes out in place of an output that was refused.
-        read_committed: returns a partition with its committed offset and metadata, after all transactions that
-            concern it have ended; called on the producer's thread.
         clock / sleep: monotonic seconds.
         """
         self._consumer = consumer
         self._metrics = metrics
         self._log = log
         self._stage = stage
-        self._transactions = transactions
+        self._transactions = support.transactions
         self._replace = replace
-        self._read_committed = read_committed
+        self._read_committed = support.read_committed
         self._clock = clock
         self._works: dict[Place, PartitionWork] = {}
         self._committed: dict[Place, tuple[int, str]] = {}

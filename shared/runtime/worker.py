@@ -24,8 +24,8 @@ from omnibase_infra.shared.runtime.assignment import RetryTopic
 from omnibase_infra.shared.runtime.careful import Careful
 from omnibase_infra.shared.runtime.client_watch import OUTSIDE_SECONDS, STUCK_SECONDS, BrokersAnswer, ClientWatch
 from omnibase_infra.shared.runtime.consumer_thread import ConsumerThread
-from omnibase_infra.shared.runtime.dead_letters import DeadLetters
-from omnibase_infra.shared.runtime.delivery import Delivery
+from omnibase_infra.shared.runtime.dead_letters import DeadLetters, TooManyDeadLettersError
+from omnibase_infra.shared.runtime.delivery import Delivery, OutputDelivery
 from omnibase_infra.shared.runtime.dependencies import Dependencies
 from omnibase_infra.shared.runtime.detours import Detours
 from omnibase_infra.shared.runtime.execution import Execution
@@ -36,6 +36,9 @@ from omnibase_infra.shared.runtime.lanes import Lane, Lanes
 from omnibase_infra.shared.runtime.parking import Parking
 from omnibase_infra.shared.runtime.rate_gate import RateGate
 from omnibase_infra.shared.runtime.records import PartitionWork, Record
+from omnibase_infra.shared.runtime.refused_outputs import RefusedOutputs
+from omnibase_infra.shared.runtime.transaction_stage import TransactionStage
+from omnibase_infra.shared.runtime.transactional_commits import TransactionalCommits, TransactionSupport
 from omnibase_infra.shared.runtime.unknown_operation import UnknownOperationHandler, unknown_operation_spec
 
 _EXECUTOR: Final = "executor"
@@ -61,7 +64,7 @@ class Worker:
         node: WorkerNode,
         settings: Settings,
         *,
-        producer: RecordProducer,
+        producer: RecordProducer | TransactionSupport,
         stores: Mapping[str, EffectStore],
         make_consumer: MakeConsumer,
         registry: MetricsRegistry,
@@ -72,7 +75,7 @@ class Worker:
         """Args:
         node: what runs.
         settings: of the process.
-        producer: sends outputs.
+        producer: sends outputs; of a transactional worker, what runs its transactions.
         stores: by dependency.
         make_consumer: from callbacks for statistics, errors and commits.
         registry: of the metrics.
@@ -97,8 +100,9 @@ class Worker:
         )
         unknown = self._add_lanes(node)
         self._intake = Intake(spec, self._realm, self._lanes.by_operation, unknown)
-        delivery = Delivery(producer, RETRY_PRESETS["kafka"], self._delivery_failed)
+        answers = Answers(spec, self._realm, settings.max_record_bytes)
         dead_letters = DeadLetters(spec, self._group)
+        delivery, self._make_commits = self._delivery(producer, answers, dead_letters)
         self._parking = self._lanes.parking = Parking(
             spec,
             self._group,
@@ -116,7 +120,7 @@ class Worker:
         self._executor = Executor(
             spec,
             lanes=self._lanes,
-            execution=Execution(spec, Answers(spec, self._realm, settings.max_record_bytes), dict(stores)),
+            execution=Execution(spec, answers, dict(stores)),
             delivery=delivery,
             dead_letters=dead_letters,
             retry=RetryPolicy.from_spec(spec.retry),
@@ -161,6 +165,7 @@ class Worker:
                 for retry in (self.spec.retry_topics[topic],)
             },
             open_parking=self._parking.open,
+            make_commits=self._make_commits,
         )
         self._parking.seek = self._thread.seek
         self._careful.commit_now = self._thread.commit_now
@@ -234,6 +239,37 @@ class Worker:
         if self._failure is None:
             self._failure = error
         self._stop.set()
+
+    def _delivery(
+        self, producer: RecordProducer | TransactionSupport, answers: Answers, dead_letters: DeadLetters
+    ) -> tuple[OutputDelivery, Callable[[Consumer], TransactionalCommits] | None]:
+        """Return where outputs go and, when offsets go with them, what commits both."""
+        if (self.spec.guarantee == "transactional") != isinstance(producer, TransactionSupport):
+            raise ValueError(f"{self.spec.worker} is {self.spec.guarantee}, its producer is not")
+        if not isinstance(producer, TransactionSupport):
+            return Delivery(producer, RETRY_PRESETS["kafka"], self._delivery_failed), None
+        support, stage = producer, TransactionStage(producer.check)
+        refused = RefusedOutputs(
+            self.spec, answers=answers, dead_letters=dead_letters, log=self._log, on_dead_letter=self._died_late
+        )
+
+        def make_commits(consumer: Consumer) -> TransactionalCommits:
+            return TransactionalCommits(
+                consumer, self.instruments, self._log, stage=stage, support=support, replace=refused.replacement
+            )
+
+        return stage, make_commits
+
+    def _died_late(self) -> None:
+        """Count a dead letter that the consumer thread made. Consumer thread."""
+
+        def count() -> None:
+            try:
+                self._executor.died_late()
+            except TooManyDeadLettersError as error:
+                self._note_failure(error)
+
+        self._call(count)
 
     def _add_lanes(self, node: WorkerNode) -> Lane:
         """Make a lane per operation, and the one for operations the contract lacks, which is returned."""

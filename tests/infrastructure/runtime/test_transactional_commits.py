@@ -28,7 +28,7 @@ from omnibase_infra.shared.runtime import transactional_commits
 from omnibase_infra.shared.runtime.crash_record import CLEAN, CrashRecord, after
 from omnibase_infra.shared.runtime.records import DONE, PartitionWork, Record
 from omnibase_infra.shared.runtime.transaction_stage import StagedOutputs, TransactionStage
-from omnibase_infra.shared.runtime.transactional_commits import TransactionalCommits
+from omnibase_infra.shared.runtime.transactional_commits import TransactionalCommits, TransactionSupport
 from omnibase_infra.shared.testing.manual_clock import ManualClock
 from omnibase_infra.shared.testing.sample_fleet import order_store
 
@@ -107,9 +107,8 @@ class Member:
             WorkerMetrics(MetricsRegistry(process_metrics=False), order_store()),
             get_logger(),
             stage=self.stage,
-            transactions=self.cluster,
+            support=TransactionSupport(self.cluster, lambda outputs: None, self._read),
             replace=self._replace,
-            read_committed=self._read,
             clock=self.clock.monotonic,
             sleep=self.clock.advance,
         )
