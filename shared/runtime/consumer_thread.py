@@ -166,7 +166,11 @@ class ConsumerThread(threading.Thread):
 
     def commit_now(self, works: Sequence[PartitionWork], committed: Callable[[bool], None]) -> None:
         """Commit what these partitions have to say and report whether it worked. From the event loop."""
-        self._requests.append(lambda: committed(self._commits.commit(works, wait=True)))
+        self._requests.append(lambda: committed(self._commit_owned(works)))
+
+    def _commit_owned(self, works: Sequence[PartitionWork]) -> bool:
+        # One that was given up since has said its last word, and its next owner may have spoken.
+        return self._commits.commit([work for work in works if not work.closed], wait=True)
 
     def _seek(self, work: PartitionWork, offset: int) -> None:
         if not work.closed and (work.physical, work.partition) in self.works:
@@ -319,11 +323,11 @@ class ConsumerThread(threading.Thread):
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         began = self._clock()
         new = self._assignment.take(partitions)
+        self._commits.own(new.values())
         self.works |= new
         # Until what is parked of a partition is known, nothing of it may run.
         wait = [key for key, work in new.items() if not work.is_retry and _is_held_up(work)]
         if wait:
-        self._commits.own(new.values())
             consumer.pause([TopicPartition(*key) for key in wait])
             self._paused |= frozenset(wait)
         self.assigned = True
