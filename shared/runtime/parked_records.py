@@ -1,4 +1,4 @@
-"""What lies in a retry topic, as bytes: parked records and markers. See `docs/decisions/0012-…` for the protocol.
+"""What lies in a retry topic, as bytes: parked records and markers. The protocol is decision 0012.
 
 A parked record is the original's key, value and own headers, with ours behind them. A marker has no value; it says
 what became of a parked record since, so that a new owner of the partition knows it without a database.
