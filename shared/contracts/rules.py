@@ -206,12 +206,6 @@ class Rule(Enum):
         "A limit that can never fire protects nobody.",
         "Change `consecutive`, `ratio` or `window`.",
     )
-    NOT_YET = (
-        "CT245",
-        "The runtime keeps the promise",
-        "A promise that the runtime does not keep yet must not be made.",
-        "Use what the message names, or a later version.",
-    )
     DEPENDENCY_TWICE = ("CT250", "Dependency names are unique", "Names are keys.", "Rename or remove one.")
     DEPENDENCY_UNKNOWN = (
         "CT251",
