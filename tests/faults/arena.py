@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -220,9 +220,13 @@ class Arena:
         task = self._recovery
         return task.result() if task is not None and task.done() and not task.cancelled() else None
 
-    async def run(self, scenario: Any) -> None:
-        """Run a scenario to the end of its load."""
-        await scenario.run(self)
+    async def run(self, work: Callable[[Arena], Awaitable[None]]) -> None:
+        """Run a scenario's work to its end.
+
+        Raises:
+            AssertionError: what it asserts, or a worker died again and again.
+        """
+        await work(self)
         self._check_keepers()
 
     def _check_keepers(self) -> None:

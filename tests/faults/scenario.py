@@ -62,7 +62,7 @@ async def run_scenario(servers: Servers, scenario: Scenario, folder: Path, seed:
     recovery, alarm_raised = 0.0, False
     try:
         async with asyncio.timeout(LIMIT_SECONDS), open_arena(servers, scenario.brokers, folder, seed) as arena:
-            await arena.run(scenario)
+            await arena.run(scenario.run)
             ended = time.monotonic()
             report = await arena.settled(scenario.bound)
             recovery = arena.recovery or time.monotonic() - ended
