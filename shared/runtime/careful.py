@@ -1,8 +1,7 @@
-"""After a death of the process: run one record at a time, and name it in a commit before it runs.
+"""After a death of the process: run one group of records at a time, and name it in a commit before it runs.
 
-If that record kills the process, its name is found by the next owner; a record named often enough is not run again.
-The first death costs a few records run this way; a second one, before all that may have caused it is finished, as
-many as it takes. A worker that is stopped cleanly never comes here.
+If the group kills the process, its next owner finds the names and runs them one by one; a record that kills it again
+is not run any more. A worker that is stopped cleanly never comes here.
 """
 
 from __future__ import annotations
@@ -14,32 +13,33 @@ from functools import partial
 from typing import Any, Final
 
 from omnibase_infra.shared.observability.log_events import LogEvent
-from omnibase_infra.shared.runtime.crash_record import NOBODY
-from omnibase_infra.shared.runtime.records import DONE, GONE, PartitionWork, Record
+from omnibase_infra.shared.runtime.crash_record import GROUP_RECORDS
+from omnibase_infra.shared.runtime.records import PartitionWork, Record
 
 # Of each partition, after a first death: most deaths are nobody's fault, and the next one tells.
-FIRST_RECORDS: Final = 100
+FIRST_RECORDS: Final = 2_000
 _AGAIN_SECONDS: Final = 0.1
 
 CommitNow = Callable[[Sequence[PartitionWork], Callable[[bool], None]], None]
 
 
 class Careful:
-    """Hands out turns while some partition is suspect. On the event loop but for `watch`."""
+    """Hands out turns while some partition is suspect. Event loop."""
 
     def __init__(self, log: Any) -> None:
         self._log = log
         self._turn = asyncio.Lock()
         self._waiting = 0
+        # Records still to be run carefully; None is all there are.
         self._left: dict[PartitionWork, int | None] = {}
         # What is parked may not be due for long: the worker does not wait for it, but names it when it runs.
         self._retries: set[PartitionWork] = set()
-        self._named: PartitionWork | None = None
+        self._named: set[PartitionWork] = set()
         self.commit_now: CommitNow | None = None
         self.hurry: Callable[[bool], None] = lambda _hurried: None
 
     def wants(self, batch: Sequence[Record]) -> bool:
-        """Return whether these records must run one at a time."""
+        """Return whether these records must not run beside others."""
         if not self._left and not self._retries:
             return False
         self._look()
@@ -66,7 +66,73 @@ class Careful:
         """Forget partitions that are given up."""
         for work in works:
             self._retries.discard(work)
+            self._named.discard(work)
             self._end(work)
+
+    def choose(self, batch: Sequence[Record]) -> list[Record]:
+        """Return the records of a batch that may run together: a suspect or guilty one alone, else a small group."""
+        group: list[Record] = []
+        for record in batch[:GROUP_RECORDS]:
+            story = record.work.crash
+            if record.offset in story.suspects or record.offset in story.guilty:
+                return group or [record]
+            group.append(record)
+        return group
+
+    @staticmethod
+    def is_guilty(record: Record) -> bool:
+        """Return whether a record must not run again."""
+        return record.offset in record.work.crash.guilty
+
+    @asynccontextmanager
+    async def turn(self, group: Sequence[Record]) -> AsyncIterator[None]:
+        """Wait for the turn of a group and name its records; when it ends they have not killed anybody."""
+        self._waiting += 1
+        try:
+            await self._turn.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            named = self._offsets(group)
+            await self._name(named)
+            yield
+            self._clear(named)
+        finally:
+            self._turn.release()
+
+    def _offsets(self, group: Sequence[Record]) -> dict[PartitionWork, list[int]]:
+        offsets: dict[PartitionWork, list[int]] = {}
+        for record in group:
+            if record.offset < record.work.crash.until and record.offset not in record.work.crash.guilty:
+                offsets.setdefault(record.work, []).append(record.offset)
+        return offsets
+
+    async def _name(self, named: dict[PartitionWork, list[int]]) -> None:
+        """Commit that these records run now; a commit that fails is repeated while the partitions are ours."""
+        for work, offsets in named.items():
+            work.crash = work.crash.naming(offsets)
+        works = list(self._named.union(named))
+        self._named = set(named)
+        while works and self.commit_now is not None:
+            answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            self.commit_now(works, partial(_answer, answer))
+            if await answer:
+                return
+            await asyncio.sleep(_AGAIN_SECONDS)
+            works = [work for work in works if not work.closed]
+
+    def _clear(self, named: dict[PartitionWork, list[int]]) -> None:
+        """Say that the records named last have run, so that nobody blames them for a later death."""
+        for work, offsets in named.items():
+            work.crash = work.crash.cleared(offsets)
+            left = self._left.get(work)
+            if left is not None:
+                self._left[work] = left - len(offsets)
+                if left <= len(offsets):
+                    self._end(work)
+        if named and not self._waiting and self.commit_now is not None:
+            self.commit_now(list(named), lambda _: None)  # else the next group's commit says it
+        self._look()
 
     def _look(self) -> None:
         """Stop being careful with partitions that are past what may have killed the process."""
@@ -74,55 +140,6 @@ class Careful:
             self._end(work)
         for work in [work for work in self._retries if work.finished_to >= work.crash.until]:
             self._retries.discard(work)
-
-    @asynccontextmanager
-    async def turn(self, record: Record) -> AsyncIterator[int]:
-        """Wait for this record's turn and name it; yield the deaths it is to be given up for, 0 to run it."""
-        self._waiting += 1
-        try:
-            await self._turn.acquire()
-        finally:
-            self._waiting -= 1
-        try:
-            work = record.work
-            guilty = work.crash.is_guilty(record.offset)
-            if not guilty and record.offset < work.crash.until:
-                await self._name(record)
-            yield work.crash.deaths if guilty else 0
-            if record.stage in (DONE, GONE):
-                self._count(work)
-            self._look()
-        finally:
-            self._unname(record.work)
-            self._turn.release()
-
-    def _unname(self, work: PartitionWork) -> None:
-        """Say that the record named last has ended, so that nobody blames it for a later death."""
-        if work.crash.running != NOBODY:
-            work.crash = work.crash.naming(NOBODY)
-            if not self._waiting and self.commit_now is not None:
-                self.commit_now((work,), lambda _: None)  # else the next one's commit says it
-
-    async def _name(self, record: Record) -> None:
-        """Commit that this record is running; a commit that fails is repeated while the partition is ours."""
-        work = record.work
-        work.crash = work.crash.naming(record.offset)
-        works = [work] if self._named in (None, work) or self._named.closed else [self._named, work]
-        self._named = work
-        assert self.commit_now is not None
-        while not work.closed:
-            answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-            self.commit_now(works, partial(_answer, answer))
-            if await answer:
-                return
-            await asyncio.sleep(_AGAIN_SECONDS)
-
-    def _count(self, work: PartitionWork) -> None:
-        left = self._left.get(work)
-        if left is not None:
-            self._left[work] = left - 1
-            if left <= 1:
-                self._end(work)
 
     def _end(self, work: PartitionWork) -> None:
         if work in self._left:

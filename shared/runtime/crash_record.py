@@ -2,53 +2,59 @@
 
 A clean stop commits `clean`. Anything else found at an assignment means that the owner died. The text lies beside the
 offset in Kafka, so that it survives every process; it costs nothing while nobody dies.
+
+    death 1: nobody was named ─▶ records run in named groups ─▶ death 2: a group is suspect
+    ─▶ its records run alone, each named ─▶ death 3: the one that ran is guilty, and does not run again
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
 CLEAN: Final = "clean"
-# Deaths of a process with one record running, alone, after which that record is not run again.
-DEATHS_OF_A_RECORD: Final = 2
-DEATHS_IN_ALL: Final = 3
-NOBODY: Final = -1
+# Kafka keeps 4,096 bytes beside an offset; so many offsets, twice, are far below.
+GROUP_RECORDS: Final = 64
+# A process has not started records further above its commit than this.
+WINDOW_RECORDS: Final = 50_000
 
 
 class CrashRecord(
     msgspec.Struct,
     frozen=True,
     omit_defaults=True,
-    rename={"deaths": "d", "until": "u", "running": "r", "suspect": "s", "times": "n"},
+    rename={"deaths": "d", "until": "u", "running": "r", "suspects": "s", "guilty": "g"},
 ):
     """The story of one partition since it was last stopped cleanly.
 
     Attributes:
         deaths: of owners in a row, each before everything that may have killed it was finished.
         until: first offset that cannot be what killed the last one.
-        running: offset of the record that runs alone now, else `NOBODY`.
-        suspect / times: the record that ran alone when an owner died, and how many died so.
+        running: offsets of the records that run now, one group at a time in the process.
+        suspects: those of the group that ran when an owner died; they run alone.
+        guilty: those that ran alone when an owner died, after they had been suspects.
     """
 
     deaths: int = 0
     until: int = 0
-    running: int = NOBODY
-    suspect: int = NOBODY
-    times: int = 0
+    running: tuple[int, ...] = ()
+    suspects: tuple[int, ...] = ()
+    guilty: tuple[int, ...] = ()
 
     def metadata(self, position: int) -> str:
         """Return what to commit beside `position` while the partition is owned."""
         return _ENCODER.encode(self if position < self.until else _UNTROUBLED).decode()
 
-    def is_guilty(self, offset: int) -> bool:
-        """Return whether the record at this offset has killed the process so often that it must not run."""
-        return self.deaths >= DEATHS_IN_ALL and offset == self.suspect and self.times >= DEATHS_OF_A_RECORD
+    def naming(self, offsets: Iterable[int]) -> CrashRecord:
+        """Return the story in which these records run now."""
+        return msgspec.structs.replace(self, running=tuple(offsets))
 
-    def naming(self, offset: int) -> CrashRecord:
-        """Return the story in which the record at `offset` runs alone; `NOBODY` for none."""
-        return msgspec.structs.replace(self, running=offset)
+    def cleared(self, offsets: Iterable[int]) -> CrashRecord:
+        """Return the story in which these have run, and nobody died of it."""
+        left = set(self.suspects).difference(offsets)
+        return msgspec.structs.replace(self, running=(), suspects=tuple(one for one in self.suspects if one in left))
 
 
 _UNTROUBLED: Final = CrashRecord()
@@ -64,18 +70,26 @@ def after(metadata: str | None, position: int, end: int) -> CrashRecord:
         position: the committed offset.
         end: of the partition now; no record at or above it can have killed anybody.
     """
-    if not metadata or metadata == CLEAN:
-        return CrashRecord()
+    if not metadata or metadata == CLEAN or position >= end:
+        return _UNTROUBLED
     try:
         last = _DECODER.decode(metadata)
     except msgspec.DecodeError:
         # Somebody else's commit, for example by Kafka's own tools: a person moved the offset.
-        return CrashRecord()
-    if position >= end:
-        return CrashRecord()  # nothing is left that it could have died of
+        return _UNTROUBLED
+    until = min(end, position + WINDOW_RECORDS)
     if position >= last.until:
-        return CrashRecord(deaths=1, until=end)
-    suspect, times = last.suspect, last.times
-    if last.running >= position:
-        suspect, times = last.running, (times if last.running == suspect else 0) + 1
-    return CrashRecord(deaths=last.deaths + 1, until=max(end, last.until), suspect=suspect, times=times)
+        return CrashRecord(deaths=1, until=until)
+    # What was finished and lies below the commit has not killed anybody.
+    running = [offset for offset in last.running if offset >= position]
+    guilty = list(last.guilty)
+    suspects = running or list(last.suspects)
+    if len(running) == 1 and running[0] in last.suspects:
+        guilty += running
+        suspects = [offset for offset in last.suspects if offset not in running]
+    return CrashRecord(
+        deaths=last.deaths + 1,
+        until=max(until, last.until),
+        suspects=tuple(offset for offset in suspects if offset >= position),
+        guilty=tuple(offset for offset in guilty if offset >= position),
+    )

@@ -148,22 +148,27 @@ class Executor:
             await self._complete(lane, settled)
 
     async def _run_carefully(self, lane: Lane, batch: Sequence[Record], passage: Passage) -> None:
-        """Run records one at a time in the whole process, each named in a commit first: one of them may kill it."""
-        self._lanes.requeue(batch[1:])
-        record = batch[0]
+        """Run a group with nothing beside it in the whole process, named in a commit first: it may kill the process."""
+        group = self._careful.choose(batch)
+        self._lanes.requeue(batch[len(group) :])
         try:
-            async with self._careful.turn(record) as deaths:
-                if record.work.closed:
-                    self._lanes.requeue((record,))
-                elif deaths:
-                    await self._quarantine(lane, record, deaths)
-                else:
-                    await self._run_batch(lane, (record,), passage)
+            async with self._careful.turn(group):
+                given_up = [record for record in group if record.work.closed]
+                group = [record for record in group if not record.work.closed]
+                if given_up:
+                    self._lanes.requeue(given_up)
+                if len(group) == 1 and self._careful.is_guilty(group[0]):
+                    await self._quarantine(lane, group[0])
+                elif group:
+                    first, repeats = split_repeats(group)
+                    await self._run_batch(lane, first, passage)
+                    self._lanes.requeue(repeats)
         finally:
             passage.release()
 
-    async def _quarantine(self, lane: Lane, record: Record, deaths: int) -> None:
+    async def _quarantine(self, lane: Lane, record: Record) -> None:
         """Give up on a record unseen."""
+        deaths = record.work.crash.deaths
         error = QuarantinedError(f"the process died {deaths} times while this record ran; it was not run again")
         record.attempts = deaths
         self._log_failure(lane, record, error)
