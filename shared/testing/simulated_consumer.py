@@ -14,6 +14,7 @@ from omnibase_infra.shared.testing.virtual_loop import ProcessKilled
 _AT_ONCE: Final = 4
 # Chance that a partition has nothing fetched yet though there are records.
 _NOT_FETCHED: Final = 0.15
+_REJOIN_SECONDS: Final = 0.3
 
 
 class SimulatedMessage:
@@ -125,7 +126,8 @@ class SimulatedConsumer:
         if what == "lost":
             if self._group_places:
                 self._call("on_lost", sorted(self._group_places))
-            self._coordinator.join(self)
+            # It joins again by itself, in the background; until then its commits are refused.
+            self._cluster.loop.call_later(self._chance.uniform(0.0, _REJOIN_SECONDS), self._join_again)
         elif what == "revoke":
             self._call("on_revoke", places)
             if not self.fenced:  # expelled while it drained: they are another's already
@@ -133,6 +135,10 @@ class SimulatedConsumer:
         else:
             self._group_places |= set(places)
             self._call("on_assign", places)
+
+    def _join_again(self) -> None:
+        if not self.killed and not self.closed:
+            self._coordinator.join(self)
 
     def _call(self, callback: str, places: Sequence[Place]) -> None:
         self._callbacks[callback](self, [TopicPartition(*place) for place in places])
@@ -230,9 +236,11 @@ class SimulatedConsumer:
                 raise KafkaException(KafkaError(KafkaError._INVALID_ARG))
 
     def seek(self, one: TopicPartition) -> None:
-        """Read a partition from elsewhere."""
+        """Read a partition from elsewhere; now and then its fetcher is not ready for that."""
         self._alive()
         self._must_read([one])
+        if self._chance.random() < _NOT_FETCHED:
+            raise KafkaException(KafkaError(KafkaError._STATE))
         self._seek(one)
 
     def _seek(self, one: TopicPartition) -> None:
@@ -302,7 +310,7 @@ class SimulatedConsumer:
         failure = self._chance.random()
         if failure < self.commit_failures / 2:
             return KafkaError(KafkaError.REBALANCE_IN_PROGRESS)
-        self._cluster.commit(self._coordinator.group, wanted)
+        self._cluster.commit(self._coordinator.group, wanted, self.name)
         return KafkaError(KafkaError._TIMED_OUT) if failure < self.commit_failures else None
 
     def committed(self, places: Sequence[TopicPartition], timeout: float = 0.0) -> list[TopicPartition]:  # noqa: ARG002 - likewise
@@ -333,9 +341,15 @@ class SimulatedConsumer:
         return 0, self._cluster.logs[one.topic, one.partition].end
 
     def offsets_for_times(self, places: Sequence[TopicPartition], timeout: float = 0.0) -> list[TopicPartition]:  # noqa: ARG002 - likewise
-        """Return the first offsets at or after the times given in place of offsets."""
+        """Return the first offsets at or after the times given in place of offsets; of `OFFSET_END` the end."""
+        self._alive()
+        if self._cluster.away:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
         found = []
         for one in places:
+            if one.offset == OFFSET_END:
+                found.append(TopicPartition(one.topic, one.partition, self._cluster.logs[one.topic, one.partition].end))
+                continue
             records = self._cluster.logs[one.topic, one.partition].records
             later = (record.offset for record in records if record.timestamp_ms >= one.offset)
             found.append(TopicPartition(one.topic, one.partition, next(later, OFFSET_END)))

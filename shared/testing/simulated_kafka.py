@@ -78,7 +78,7 @@ class SimulatedCluster:
         self.counts: dict[str, int] = {}
         self.committed: dict[str, dict[Place, Commit]] = {}
         self.on_append: list[Callable[[StoredRecord], None]] = []
-        self.on_commit: list[Callable[[str, Place, Commit], None]] = []
+        self.on_commit: list[Callable[[str, Place, Commit, str], None]] = []
 
     def create(self, topic: str, partitions: int) -> None:
         """Create a topic by its name on the cluster."""
@@ -108,12 +108,12 @@ class SimulatedCluster:
             listener(record)
         return record
 
-    def commit(self, group: str, offsets: Mapping[Place, Commit]) -> None:
+    def commit(self, group: str, offsets: Mapping[Place, Commit], by: str = "operator") -> None:
         """Commit now, for a member or an operator."""
         self.committed.setdefault(group, {}).update(offsets)
         for place, commit in offsets.items():
             for listener in self.on_commit:
-                listener(group, place, commit)
+                listener(group, place, commit, by)
 
     def position(self, group: str, place: Place) -> int:
         """Return the committed offset, 0 for none."""

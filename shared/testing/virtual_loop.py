@@ -12,9 +12,9 @@ import heapq
 import random
 import sys
 import time as real_time
-from asyncio import events
+from asyncio import events, taskgroups
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, MutableSet
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
@@ -153,8 +153,8 @@ class VirtualLoop(asyncio.AbstractEventLoop):
         finally:
             events._set_running_loop(outer)
 
-    def clear(self) -> None:
-        """Forget everything that is ready."""
+    def forget(self) -> None:
+        """Forget what is ready."""
         self._ready.clear()
         self._posted.clear()
 
@@ -177,7 +177,7 @@ class VirtualScheduler:
         self._timers: list[tuple[float, int, VirtualLoop, asyncio.TimerHandle]] = []
         self._numbered = 0
         self._steps = 0
-        self._buried: list[object] = []
+        self._buried: list[tuple[VirtualLoop, set[asyncio.Task[Any]]]] = []
 
     def add(self, loop: VirtualLoop) -> None:
         """Let a loop take part."""
@@ -191,11 +191,9 @@ class VirtualScheduler:
     def kill(self, loop: VirtualLoop) -> None:
         """End a process as SIGKILL does: nothing of it runs any more, no `finally`, no callback."""
         loop.dead = True
-        # Kept: collected as garbage, the coroutines would run their `finally` blocks now.
-        self._buried.append(asyncio.all_tasks(loop))
-        loop.clear()
         self._loops.remove(loop)
-        self._buried.append(loop)
+        # Kept: collected as garbage, the coroutines would run their `finally` blocks now.
+        self._buried.append((loop, asyncio.all_tasks(loop)))
 
     def step(self) -> bool:
         """Run one callback, or let time pass up to the next timer; return False when nothing is left."""
@@ -225,11 +223,9 @@ class VirtualScheduler:
     def end(self) -> None:
         """Cancel what is left of all processes, the killed ones too, so that no coroutine is left unfinished."""
         self.over = True
-        for loop in [*self._loops, *(one for one in self._buried if isinstance(one, VirtualLoop))]:
+        self._loops += [loop for loop, _ in self._buried]
+        for loop in self._loops:
             loop.frozen = loop.dead = False
-            if loop not in self._loops:
-                self._loops.append(loop)
-            loop.clear()
             for task in asyncio.all_tasks(loop):
                 task.cancel()
         self._timers.clear()
@@ -240,7 +236,7 @@ class VirtualScheduler:
             for task in asyncio.all_tasks(loop):
                 task._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's own switch
             loop.dead = True
-            loop.clear()
+            loop.forget()
         self._buried.clear()
 
     def _step_before(self, deadline: float) -> bool:
@@ -288,6 +284,49 @@ class VirtualTimeModule:
     perf_counter = monotonic
 
 
+class OrderedSet(MutableSet[T]):
+    """A set in the order of insertion, where `set` would follow addresses and the hash seed of the process."""
+
+    def __init__(self, items: Iterable[T] = ()) -> None:
+        self._items = dict.fromkeys(items)
+
+    def __contains__(self, item: object) -> bool:
+        return item in self._items
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def add(self, value: T) -> None:
+        """Add an item at the end."""
+        self._items[value] = None
+
+    def discard(self, value: T) -> None:
+        """Remove an item if it is there."""
+        self._items.pop(value, None)
+
+    def update(self, *others: Iterable[T]) -> None:
+        """Add items."""
+        for other in others:
+            self._items.update(dict.fromkeys(other))
+
+    def intersection(self, other: Iterable[T]) -> OrderedSet[T]:
+        """Return what is in both."""
+        return OrderedSet(item for item in other if item in self._items)
+
+    def difference(self, other: Iterable[T]) -> OrderedSet[T]:
+        """Return what is not in the other."""
+        return OrderedSet(self) - OrderedSet(other)  # type: ignore[return-value]  # the mixin says AbstractSet
+
+    def union(self, *others: Iterable[T]) -> OrderedSet[T]:
+        """Return what is in one of them."""
+        both = OrderedSet(self)
+        both.update(*others)
+        return both
+
+
 class SilentLog:
     """A logger that writes nothing."""
 
@@ -316,11 +355,17 @@ def virtual_time(scheduler: VirtualScheduler, seed: int, *, package: str = "omni
         if callable(names.get("get_logger")) and not name.endswith(".structured_logger"):
             replaced.append((names, "get_logger", names["get_logger"]))
             names["get_logger"] = lambda: log
+    ordered = [vars(module) for name, module in sys.modules.items() if name.startswith(f"{package}runtime.")]
+    ordered.append(vars(taskgroups))
+    for names in ordered:
+        names["set"] = OrderedSet
     before = random.getstate()
     random.seed(seed)
     try:
         yield
     finally:
         random.setstate(before)
+        for names in ordered:
+            del names["set"]
         for names, attribute, value in replaced:
             names[attribute] = value

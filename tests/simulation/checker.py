@@ -50,6 +50,7 @@ class Checker:
         self.first_place: dict[int, tuple[str, int, int]] = {}
         self.effects: dict[int, list[Effect]] = defaultdict(list)
         self.dead: set[int] = set()
+        self.quarantined: set[int] = set()
         self.answers: dict[int, set[tuple[str, str]]] = defaultdict(set)
         self.parked: dict[tuple[str, int, int], list[StoredRecord]] = defaultdict(list)
         self._order: dict[tuple[str, int, bytes], list[tuple[int, str]]] = defaultdict(list)
@@ -95,7 +96,10 @@ class Checker:
             if place not in self.published:
                 self.problem(f"a dead letter of {place}, where nothing was")
             else:
-                self.dead.add(self.published[place].number)
+                number = self.published[place].number
+                self.dead.add(number)
+                if (TransportHeader.ERROR_CODE, b"quarantined") in record.headers:
+                    self.quarantined.add(number)
                 self._ends(place, "dead")
         elif record.topic in self._retries:
             self._retried(record)
@@ -145,8 +149,8 @@ class Checker:
             )
         ended.append((offset, how))
 
-    def _committed(self, group: str, place: Place, commit: Commit) -> None:
-        self.note(f"commit {place} {commit.offset}")
+    def _committed(self, group: str, place: Place, commit: Commit, by: str) -> None:
+        self.note(f"commit {place} {commit.offset} by {by} {commit.metadata}")
         if commit.offset > self._cluster.logs[place].end:
             self.problem(f"{place} is committed at {commit.offset}, beyond its end")
         if place[0] in self._sources:
@@ -209,6 +213,8 @@ class Checker:
 
     def _may_be(self, one: Input, ends: set[str]) -> bool:
         """Return whether chance may have decided: a failure that was not the input's own, or one twice at once."""
+        if one.number in self.quarantined:
+            return True  # processes died while it ran; nobody can tell that they were killed from outside
         if not self._chancy or one.kind not in ("quick", "flaky", "refused", "foreign"):
             return False
         return bool(ends) and (one.operation != "once" or len(ends) == 1)

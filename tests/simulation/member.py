@@ -14,7 +14,7 @@ from omnibase_infra.shared.core.settings import Settings
 from omnibase_infra.shared.core.worker_spec import WorkerSpec
 from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
 from omnibase_infra.shared.observability.worker_metrics import WorkerMetrics
-from omnibase_infra.shared.runtime import consumer_thread
+from omnibase_infra.shared.runtime import consumer_thread, dependencies, parking
 from omnibase_infra.shared.runtime import worker as worker_module
 from omnibase_infra.shared.runtime.consumer_thread import ConsumerThread
 from omnibase_infra.shared.runtime.records import PartitionWork
@@ -28,6 +28,8 @@ from omnibase_infra.shared.testing.virtual_loop import ProcessKilled, SilentLog,
 BUSY_TURN_SECONDS = (0.0005, 0.02)
 IDLE_TURN_SECONDS = 0.1
 LONGEST_TURN_SECONDS = 2.0
+PING_SECONDS = 2.0
+TICK_SECONDS = 0.5
 
 
 class World:
@@ -78,7 +80,7 @@ class SteppedThread(ConsumerThread):
         super().__init__(consumer, loop=loop, clock=process.loop.time, **surroundings)  # type: ignore[arg-type]
         self._process = process
         self._has_ended = False
-        self._in_turn = False
+        self._in_turn = True  # until it has begun, nothing else may schedule a turn
         self._timer: asyncio.TimerHandle | None = None
         self._idle = IDLE_TURN_SECONDS
 
@@ -104,8 +106,8 @@ class SteppedThread(ConsumerThread):
         self._timer = self._process.loop.call_later(seconds, self._virtual_turn)
 
     def _begin(self) -> None:
-        self._timer = self._process.loop.call_later(0.0, self._virtual_turn)
-        self._guarded(self._subscribe)
+        if self._guarded(self._subscribe):
+            self._next(0.0)
 
     def _subscribe(self) -> None:
         self._consumer.subscribe(
@@ -117,7 +119,7 @@ class SteppedThread(ConsumerThread):
         if self._stop_requested.is_set():
             self._end()
             return
-        before = sum(work.unfinished for work in self.works.values())
+        before = self._unfinished()
         if not self._guarded(self._turn) or self._process.loop.dead:
             return
         consumer: Any = self._consumer
@@ -125,9 +127,20 @@ class SteppedThread(ConsumerThread):
             self._idle = IDLE_TURN_SECONDS
             self._next(self._process.scheduler.random.uniform(*BUSY_TURN_SECONDS))
         else:
-            quiet = not before and not any(work.unfinished for work in self.works.values())
+            quiet = before == self._unfinished()
             self._idle = min(self._idle * 2, LONGEST_TURN_SECONDS) if quiet else IDLE_TURN_SECONDS
             self._next(self._idle)
+
+    def _unfinished(self) -> int:
+        return sum(work.unfinished for work in self.works.values())
+
+    def seek(self, work: PartitionWork, offset: int) -> None:
+        super().seek(work, offset)
+        self._process.loop.call_soon(self.wake)
+
+    def commit_now(self, works: Sequence[PartitionWork], committed: Callable[[bool], None]) -> None:
+        super().commit_now(works, committed)
+        self._process.loop.call_soon(self.wake)
 
     def _guarded(self, act: Callable[[], None]) -> bool:
         """Act as the thread does: an error is reported and ends it."""
@@ -254,7 +267,9 @@ class Process:
         self.world.database.abandon(self.store)
 
     def give_up(self) -> None:
-        """Let a worker that is cancelled not wait for its consumer thread."""
+        """Let a worker that is cancelled not wait for its consumer thread, which does nothing more."""
+        if self.consumer is not None:
+            self.consumer.killed = True
         if self.thread is not None:
             self.thread._has_ended = True
 
@@ -284,7 +299,7 @@ class Process:
 
     def _make_consumer(self, statistics: Any, error: Any, on_commit: Callable[..., None]) -> SimulatedConsumer:
         self.consumer = SimulatedConsumer(
-            self.world.coordinator, self.name, wake=self.wake, on_commit=on_commit, partition_eof=False
+            self.world.coordinator, self.name, wake=self.wake, on_commit=on_commit, partition_eof=True
         )
         return self.consumer
 
@@ -292,12 +307,20 @@ class Process:
 class SteppedParts:
     """Puts the stepped thread and shared instruments in place of the worker's own, and back."""
 
+    def __init__(self) -> None:
+        self._before: list[tuple[Any, str, Any]] = []
+
     def __enter__(self) -> None:
-        names: Any = worker_module
-        self._before = names.ConsumerThread, names.WorkerMetrics
-        names.ConsumerThread = SteppedThread
-        names.WorkerMetrics = lambda registry, spec: _instruments(spec)
+        self._put(worker_module, "ConsumerThread", SteppedThread)
+        self._put(worker_module, "WorkerMetrics", lambda registry, spec: _instruments(spec))
+        # Hours pass in a run: what is looked at all the time is looked at less often.
+        self._put(dependencies, "PING_SECONDS", PING_SECONDS)
+        self._put(parking, "TICK_SECONDS", TICK_SECONDS)
+
+    def _put(self, module: Any, name: str, value: Any) -> None:
+        self._before.append((module, name, getattr(module, name)))
+        setattr(module, name, value)
 
     def __exit__(self, *_: object) -> None:
-        names: Any = worker_module
-        names.ConsumerThread, names.WorkerMetrics = self._before
+        while self._before:
+            setattr(*self._before.pop())

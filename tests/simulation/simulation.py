@@ -72,7 +72,7 @@ def draw(seed: int) -> Scenario:
         concurrency=chance.choice((1, 2, 8)),
         linger=often(0.01, 0.0, 0.2),
         in_lane=chance.choice((1, 2, 3)),
-        tiers=(),
+        tiers=chance.choice(((), (), (0.5,), (0.5, 2.0), (0.5, 2.0), (5.0, 60.0))),
         timeout=10.0,
     )
     return Scenario(
@@ -126,6 +126,7 @@ class Simulation:
         self._started = 0
         self._healed = False
         self._stopping = False
+        self._to_publish = 0
 
     # -- the run ----------------------------------------------------------------------------------------------------
 
@@ -133,7 +134,9 @@ class Simulation:
         """Play the load and the accidents, let everything settle, stop the fleet, and check."""
         scenario = self.scenario
         self.cluster.on_append.append(self._wake)
-        for one in with_duplicates(self.chance, self.inputs, scenario.seconds):
+        publications = with_duplicates(self.chance, self.inputs, scenario.seconds)
+        self._to_publish = len(publications)
+        for one in publications:
             self.loop.call_at(one.at, self._publish, one)
         for _ in range(scenario.members):
             self._start_process()
@@ -161,7 +164,7 @@ class Simulation:
 
     def _settle(self, deadline: float) -> bool:
         """Wait until everything published is committed."""
-        while self._lag():
+        while self._to_publish or self._lag():
             if self.scheduler.now >= deadline or len(self.checker.problems) > MANY_PROBLEMS:
                 return False
             self.scheduler.run_until(lambda: False, self.scheduler.now + 0.5)
@@ -265,6 +268,7 @@ class Simulation:
         if self.cluster.away:
             self.loop.call_later(0.2, self._publish, one)
             return
+        self._to_publish -= 1
         value, headers = encode(one)
         self.cluster.gap, gap = self.scenario.gap, self.cluster.gap
         record = self.cluster.append(f"{REALM}.{one.topic}", None, one.key, value, headers)
@@ -377,10 +381,10 @@ def run(seed: int, scenario: Scenario | None = None) -> Result:
         except (RunawayError, AssertionError) as error:
             simulation.checker.problem(f"{type(error).__name__}: {error}")
         finally:
-            simulation.checker.problems = list(simulation.checker.problems)
+            problems = list(simulation.checker.problems)
             trace = list(simulation.checker.trace)
             for process in simulation.processes:
                 process.give_up()
             simulation.scheduler.end()
     digest = hashlib.sha256("\n".join(trace).encode()).hexdigest()[:16]
-    return Result(scenario, simulation.checker.problems, trace, digest)
+    return Result(scenario, problems, trace, digest)

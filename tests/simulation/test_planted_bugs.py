@@ -74,7 +74,7 @@ def let_a_retried_record_go_last(patch: pytest.MonkeyPatch) -> None:
     def leave_the_key(lanes: Lanes, record: Record, delay: float) -> None:
         key = record.key
         if key is not None and key in record.work.busy and record.lane is not None:
-            lanes._release(record.work.busy, key, record.lane)
+            lanes._release(record.work, key, record.lane)
         postpone(lanes, record, delay)
 
     patch.setattr(Lanes, "postpone", leave_the_key)

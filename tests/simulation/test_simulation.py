@@ -12,7 +12,7 @@ from tests.simulation.simulation import draw, run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # The budget is a number of seeds, not of seconds: equal everywhere. `OMNIBASE_SIMULATION_SEEDS` looks further.
-SEEDS = int(os.environ.get("OMNIBASE_SIMULATION_SEEDS", "3000"))
+SEEDS = int(os.environ.get("OMNIBASE_SIMULATION_SEEDS", "2000"))
 CHUNKS = 6
 
 
