@@ -24,7 +24,8 @@
     ├── DependencyError               a server the effect needs failed, classified by the kit that knows it
     │   ├── DependencyUnavailableError   down: breaker, pause, no attempt is spent
     │   └── TransientError               this attempt failed, a later one may work
-    │       └── DependencyBusyError      no room for us now: no attempt is spent
+    │       ├── DependencyBusyError      no room for us now: no attempt is spent
+    │       └── NewerContractError       meant for a newer version of the worker: it waits for a while
     ├── OutcomeUnknownError           an effect elsewhere was begun and did not report back
     ├── DeliveryError                 the broker did not confirm records
     └── ClientError                   a caller's request failed: RequestTimeoutError, ...
@@ -297,6 +298,12 @@ class TransientError(DependencyError):
     """This attempt failed and a later one may work: deadlock, serialisation failure, lock time-out."""
 
     code = "transient"
+
+
+class NewerContractError(TransientError):
+    """The record is meant for a newer version of this worker, which may be running soon or elsewhere."""
+
+    code = "newer-contract"
 
 
 class DependencyBusyError(TransientError):

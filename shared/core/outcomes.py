@@ -16,7 +16,7 @@ class OperationFailed(msgspec.Struct, frozen=True):
         retryable: whether sending the same command again may work.
         details: short facts such as the constraint's name.
         dependency: which dependency refused, as the contract names it.
-        attempts: how often it was tried.
+        attempts: how often it was tried; 0 leaves counting to the runtime.
     """
 
     code: str
@@ -24,10 +24,10 @@ class OperationFailed(msgspec.Struct, frozen=True):
     retryable: bool = False
     details: dict[str, str] = {}
     dependency: str | None = None
-    attempts: int = 1
+    attempts: int = 0
 
     @classmethod
-    def from_error(cls, error: OperationRejectedError, attempts: int = 1) -> OperationFailed:
+    def from_error(cls, error: OperationRejectedError, attempts: int = 0) -> OperationFailed:
         """Return the failed answer that a rejection stands for."""
         return cls(
             code=error.instance_code if isinstance(error, BusinessError) else error.code,

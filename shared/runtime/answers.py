@@ -92,5 +92,5 @@ def _error_response(failed: OperationFailed, attempts: int) -> ModelErrorRespons
         retryable=failed.retryable,
         details=failed.details,
         dependency=failed.dependency,
-        attempts=max(attempts, failed.attempts),
+        attempts=failed.attempts or attempts,
     )

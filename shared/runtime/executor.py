@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from omnibase_infra.shared.core import clock
@@ -16,6 +16,7 @@ from omnibase_infra.shared.core.errors import (
     DependencyBusyError,
     DependencyError,
     DependencyUnavailableError,
+    NewerContractError,
     OmnibaseError,
     OperationRejectedError,
     QuarantinedError,
@@ -23,19 +24,20 @@ from omnibase_infra.shared.core.errors import (
     TransientError,
     error_code,
 )
-from omnibase_infra.shared.core.headers import STRUCTURED_HEADERS
 from omnibase_infra.shared.core.outcomes import OperationFailed
-from omnibase_infra.shared.core.ports import OutboundRecord, StoredOutput
+from omnibase_infra.shared.core.ports import StoredOutput
 from omnibase_infra.shared.core.redaction import sanitised
 from omnibase_infra.shared.core.worker_spec import WorkerSpec
 from omnibase_infra.shared.observability.log_events import LogEvent
 from omnibase_infra.shared.observability.worker_metrics import WorkerMetrics
 from omnibase_infra.shared.resilience.retry_policy import RetryPolicy
 from omnibase_infra.shared.runtime.careful import Careful
-from omnibase_infra.shared.runtime.dead_letters import DeadLetterLimit, DeadLetters
-from omnibase_infra.shared.runtime.delivery import OutputDelivery, Owned
+from omnibase_infra.shared.runtime.completion import Completion
+from omnibase_infra.shared.runtime.dead_letters import DeadLetters
+from omnibase_infra.shared.runtime.delivery import OutputDelivery
 from omnibase_infra.shared.runtime.execution import Execution, Settled, split_repeats
 from omnibase_infra.shared.runtime.lanes import Lane, Lanes, Passage
+from omnibase_infra.shared.runtime.newer_contract import newer_contract
 from omnibase_infra.shared.runtime.parking import Parking
 from omnibase_infra.shared.runtime.rate_gate import RateGate
 from omnibase_infra.shared.runtime.records import GONE, Record
@@ -67,15 +69,21 @@ class Executor:
         self._spec = spec
         self._lanes = lanes
         self._execution = execution
-        self._delivery = delivery
         self._dead_letters = dead_letters
         self._retry = retry
-        self._metrics = metrics
         self._log = log
         self._parking = parking
         self._careful = careful
         self._rates = rates
-        self._limit = DeadLetterLimit(spec.dead_letters)
+        self._completion = Completion(
+            spec,
+            lanes=lanes,
+            delivery=delivery,
+            dead_letters=dead_letters,
+            parking=parking,
+            metrics=metrics,
+            log=log,
+        )
         self._refusals: deque[tuple[Record, BaseException]] = deque()
         self._refused = asyncio.Event()
 
@@ -103,7 +111,7 @@ class Executor:
         Raises:
             TooManyDeadLettersError: the contract's limit is reached.
         """
-        self._limit.died(1)
+        self._completion.died(1)
 
     async def _run_refusals(self) -> None:
         while True:
@@ -111,13 +119,18 @@ class Executor:
             self._refused.clear()
             while self._refusals:
                 refused = [self._refusals.popleft() for _ in range(min(500, len(self._refusals)))]
-                await self._bury([(record, error) for record, error in refused if record.stage != GONE])
+                await self._completion.bury([(record, error) for record, error in refused if record.stage != GONE])
 
     async def _run_lane(self, lane: Lane) -> None:
         once = lane.operation.guarantee != "at_least_once"
         while True:
             batch, passage = await lane.take()
             if self._rates is not None and not (batch := self._within_limits(self._rates, lane, batch)):
+                passage.release()
+                continue
+            if newer := self._newer(lane, batch):
+                batch = await self._set_newer_aside(lane, batch, newer, passage)
+            if not batch:
                 passage.release()
                 continue
             if self._careful.wants(batch):
@@ -129,6 +142,26 @@ class Executor:
             await self._run_batch(lane, batch, passage)
             if repeats:
                 self._lanes.requeue(repeats)
+
+    def _newer(self, lane: Lane, batch: Sequence[Record]) -> dict[Record, NewerContractError]:
+        """Return which records of a batch are meant for a newer version of this worker."""
+        own = lane.operation.request_schema
+        return {
+            record: error
+            for record in batch
+            if record.envelope.dataschema != own and (error := newer_contract(self._spec, lane, record)) is not None
+        }
+
+    async def _set_newer_aside(
+        self, lane: Lane, batch: Sequence[Record], newer: Mapping[Record, NewerContractError], passage: Passage
+    ) -> list[Record]:
+        """Let records wait as after a failure that may pass; return the others."""
+        settled: list[Settled] = []
+        for record, error in newer.items():
+            settled += await self._failed(lane, record, error, passage)
+        if settled:
+            await self._completion.complete(lane, settled)
+        return [record for record in batch if record not in newer]
 
     def _within_limits(self, rates: RateGate, lane: Lane, batch: Sequence[Record]) -> list[Record]:
         """Return the records that may run now; let the others wait, in their lane or in the retry topic."""
@@ -143,9 +176,9 @@ class Executor:
     async def _run_batch(self, lane: Lane, batch: Sequence[Record], passage: Passage) -> None:
         started = time.perf_counter()
         settled = await self._attempt(lane, batch, passage)
-        self._observe(lane, len(batch), time.perf_counter() - started)
+        self._completion.observe(lane, len(batch), time.perf_counter() - started)
         if settled:
-            await self._complete(lane, settled)
+            await self._completion.complete(lane, settled)
 
     async def _run_carefully(self, lane: Lane, batch: Sequence[Record], passage: Passage) -> None:
         """Run a group with nothing beside it in the whole process, named in a commit first: it may kill the process."""
@@ -173,7 +206,9 @@ class Executor:
         record.attempts = deaths
         self._log_failure(lane, record, error)
         dead = self._dead_letters.output(record, error, time.time())
-        await self._complete(lane, [await self._settle_somehow(lane, record, _last_failure(error, record), (dead,))])
+        await self._completion.complete(
+            lane, [await self._settle_somehow(lane, record, _last_failure(error, record), (dead,))]
+        )
 
     async def _settle_somehow(
         self, lane: Lane, record: Record, failed: OperationFailed, extra: Sequence[StoredOutput]
@@ -225,7 +260,7 @@ class Executor:
         attempt = max(record.attempts for record in records) + 1
         if len(records) == 1 or not isinstance(error, TransientError) or not self._retry.allows(attempt):
             return False
-        self._count(lane, "retried", len(records))
+        self._completion.count(lane, "retried", len(records))
         self._log_failure(lane, records[0], error)
         delay = self._retry.delay(attempt)
         for record in records:
@@ -266,16 +301,17 @@ class Executor:
             record.first_failed_at = record.first_failed_at or clock.rfc3339(now)
             self._log_failure(lane, record, error)
             if self._retry.allows(record.attempts):
-                self._count(lane, "retried", 1)
+                self._completion.count(lane, "retried", 1)
                 self._lanes.postpone(record, self._retry.delay(record.attempts))
                 return []
             delay = self._parking.delay_after(record.attempts)
             if delay is not None and record.work.parking is not None:
-                self._count(lane, "retried", 1)
+                self._completion.count(lane, "retried", 1)
                 self._log.info(LogEvent.RECORD_PARKED, record=repr(record), attempt=record.attempts, seconds=delay)
                 self._parking.park(record, error, delay)
                 return []
             dead = self._dead_letters.output(record, error, now)
+            self._log_death(record, error)
             return [await self._execution.settle(lane, record, _last_failure(error, record), (dead,))]
         except DependencyUnavailableError as unavailable:
             record.attempts = max(0, record.attempts - 1)
@@ -293,103 +329,15 @@ class Executor:
         for record in records:
             self._lanes.postpone(record, UNAVAILABLE_DELAY_SECONDS)
 
-    async def _complete(self, lane: Lane, settled: Sequence[Settled]) -> None:
-        """Deliver the outputs of settled records, then let their offsets be committed and their keys go on."""
-        outputs: list[Owned] = []
-        markers: list[Owned] = []
-        buried: list[tuple[Record, BaseException]] = []
-        done: list[Record] = []
-        answers = dead = failed = repeated = 0
-        for one in settled:
-            record = one.record
-            if one.refused is not None:
-                buried.append((record, one.refused))
-                continue
-            done.append(record)
-            failed += one.failed
-            repeated += one.repeated
-            dies = False
-            for output in one.outputs:
-                if self._dead_letters.is_dead_letter(output):
-                    dies = True
-                    outputs.append((record, self._dead_letters.outbound(record, output)))
-                else:
-                    answers += 1
-                    answer = OutboundRecord(output.topic, output.value, output.key, STRUCTURED_HEADERS)
-                    outputs.append((record, answer))
-            dead += dies
-            if dies and self._holds(lane, record):
-                markers.append((record, self._parking.hold(record)))
-            elif record.origin is not None:
-                markers.append((record, self._parking.done_marker(record)))
-        # The markers last: once they say that records have ended, nobody would send their outputs again.
-        await self._delivery.deliver_owned(outputs, markers)
-        self._finish(lane, done, failed=failed, dead=dead, repeated=repeated, answers=answers)
-        if buried:
-            await self._bury(buried)
-        if dead:
-            self._limit.died(dead)
-
-    def _holds(self, lane: Lane, record: Record) -> bool:
-        """Return whether the later records of a dead record's key are to be held back."""
-        ordered = record.key is not None and lane.operation.ordering != "none"
-        return ordered and self._spec.dead_letters.then == "hold" and record.work.parking is not None
-
-    async def _bury(self, refused: Sequence[tuple[Record, BaseException]]) -> None:
-        """Write refused records to the dead-letter topic; only then are they finished."""
-        if not refused:
-            return
-        now = time.time()
-        letters = [
-            (record, self._dead_letters.outbound(record, self._dead_letters.output(record, error, now)))
-            for record, error in refused
-        ]
-        ended = [(record, self._parking.done_marker(record)) for record, _ in refused if record.origin is not None]
-        await self._delivery.deliver_owned(letters, ended)
-        for record, error in refused:
-            self._metrics.refused(error_code(error)).inc()
-            topic = self._metrics.topics[record.work.topic]
-            topic.dead.inc()
-            topic.finished.inc()
-            self._log.warning(
-                LogEvent.RECORD_REFUSED, record=repr(record), code=error_code(error), error=sanitised(str(error))
-            )
-        self._lanes.finish([record for record, _ in refused])
-        self._limit.died(len(refused))
-
-    def _finish(
-        self, lane: Lane, records: list[Record], *, failed: int, dead: int, repeated: int, answers: int
-    ) -> None:
-        if not records:
-            return
-        self._lanes.finish(records)
-        self._limit.finished(len(records) - dead)
-        topics = [record.work.topic for record in records]
-        for name in set(topics):
-            self._metrics.topics[name].finished.inc(topics.count(name))
-        if dead:
-            self._metrics.topics[topics[0]].dead.inc(dead)
-        self._count(lane, "completed", len(records) - failed - dead)
-        self._count(lane, "failed", failed - dead)
-        self._count(lane, "inbox_hits", repeated)
-        self._count(lane, "answers", answers)
-        operation = self._metrics.operations.get(lane.operation.name)
-        if operation is not None:
-            now = time.time() * 1000
-            operation.end_to_end_seconds.observe_many(
-                [max(0.0, now - record.timestamp_ms) / 1000 for record in records]
-            )
-
-    def _count(self, lane: Lane, counter: str, amount: int) -> None:
-        operation = self._metrics.operations.get(lane.operation.name)
-        if operation is not None and amount > 0:
-            getattr(operation, counter).inc(amount)
-
-    def _observe(self, lane: Lane, records: int, seconds: float) -> None:
-        operation = self._metrics.operations.get(lane.operation.name)
-        if operation is not None:
-            operation.handler_seconds.observe(seconds)
-            operation.batch_records.observe(records)
+    def _log_death(self, record: Record, error: Exception) -> None:
+        self._log.error(
+            LogEvent.RECORD_DEAD,
+            record=repr(record),
+            message_id=record.envelope.id,
+            correlation_id=record.envelope.conversation,
+            attempts=record.attempts,
+            code=error_code(error),
+        )
 
     def _log_failure(self, lane: Lane, record: Record, error: BaseException) -> None:
         self._log.warning(

@@ -52,7 +52,7 @@ from omnibase_infra.shared.runtime.executor import Executor
 from omnibase_infra.shared.runtime.intake import Intake
 from omnibase_infra.shared.runtime.lanes import Lane, Lanes
 from omnibase_infra.shared.runtime.parking import Parking
-from omnibase_infra.shared.runtime.records import PartitionWork, Record
+from omnibase_infra.shared.runtime.records import DONE, PartitionWork, Record
 
 COMMANDS = "onex.cmd.shop.requests.v1"
 ANSWERS = "onex.evt.shop.results.v1"
@@ -233,10 +233,15 @@ class Shop:
         self.work = PartitionWork(TopicName.parse(COMMANDS), "test." + COMMANDS, 0)
         self._offset = 0
 
-    def submit(self, payload: Any, key: bytes | None = None, message_id: str = "") -> Record:
+    def submit(
+        self, payload: Any, key: bytes | None = None, message_id: str = "", dataschema: str | None = None
+    ) -> Record:
         """Let a command in, as intake does."""
         command = envelopes.original(
-            source="/outside", event_type="onex.cmd.shop.order.v1", data=envelopes.encode_data(payload)
+            source="/outside",
+            event_type="onex.cmd.shop.order.v1",
+            data=envelopes.encode_data(payload),
+            dataschema=dataschema,
         )
         if message_id:
             command = msgspec.structs.replace(command, id=message_id)
@@ -563,3 +568,18 @@ async def test_a_finished_record_keeps_nothing_but_its_place() -> None:
         await shop.all_done()
     assert not any((record.value, record.key, record.headers, record.envelope))
     assert record.offset == 0
+
+
+async def test_a_record_for_a_newer_contract_is_tried_for_a_while_then_answered_and_kept_and_nobody_else_waits() -> None:
+    shop = Shop(fine)
+    async with shop.running():
+        newer = shop.submit({"number": 1}, dataschema="urn:omnibase:shop:ModelOrder:1.5.0")
+        for number in range(2, 12):
+            shop.submit({"number": number})
+        await shop.all_done()
+    assert sorted(shop.store.effects) == list(range(2, 12))
+    (failed,) = shop.failures()
+    assert (failed.code, failed.retryable, failed.attempts) == ("newer-contract", True, 3)
+    (dead,) = shop.dead()
+    assert newer.stage == DONE
+    assert ("onex-error-code", b"newer-contract") in list(dead.headers or ())
