@@ -54,11 +54,11 @@ class Source:
         return self.registry.exposition()
 
 
-def probe(port: int, path: str = "/livez") -> str:
-    """Ask as an orchestrator does, with its time-out; return the status, or what came instead of one."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PROBE_SECONDS)
+def probe(port: int, seconds: float) -> str:
+    """Ask as an orchestrator does, with a time-out; return the status, or what came instead of one."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
     try:
-        connection.request("GET", path)
+        connection.request("GET", "/livez")
         return str(connection.getresponse().status)
     except TimeoutError:
         return "timed out"
@@ -75,7 +75,7 @@ class Prober(threading.Thread):
         self.said = ""
 
     def run(self) -> None:
-        self.said = probe(self._port)
+        self.said = probe(self._port, PROBE_SECONDS)
 
 
 def a_handler_that_never_awaits(until: threading.Thread) -> None:
@@ -101,7 +101,7 @@ async def test_a_probe_of_a_blocked_worker_fails_and_the_log_says_what_blocks_it
             async with asyncio.timeout(WAIT):
                 while not any(line["event"] == "event_loop_unblocked" for line in lines):
                     await asyncio.sleep(0.001)
-            assert await asyncio.to_thread(probe, server.port) == "200", "it lives again"
+            assert await asyncio.to_thread(probe, server.port, WAIT) == "200", "it lives again"
 
     assert prober.said == "timed out"
     (blocked,) = (line for line in lines if line["event"] == "event_loop_blocked")
