@@ -49,6 +49,7 @@ class InboxMessage(msgspec.Struct, frozen=True):
         payload_hash: 16 bytes over the payload; another payload under the same identity is refused.
         topic / partition / offset: where it lies, for the sweeper and for people.
         day_ms: Unix milliseconds that fix its inbox day: from the UUIDv7, else from the record's time stamp.
+        timed: whether they come from the id itself, so that every record of this id has the same.
     """
 
     source: str
@@ -59,6 +60,7 @@ class InboxMessage(msgspec.Struct, frozen=True):
     partition: int
     offset: int
     day_ms: int
+    timed: bool = False
 
 
 class StoredOutput(msgspec.Struct, frozen=True):

@@ -32,7 +32,7 @@ async def intend(
         connection: with an open transaction at read committed; the intents count when it is committed.
         group_id: from `find_or_add_group`.
         messages: of different identities.
-        keys: of the messages, by `message_key`.
+        keys: of the messages, by `GroupInbox.key`.
         owner: who is about to make the effects.
         lease_seconds: how long others wait for this owner.
     """

@@ -21,6 +21,7 @@ from omnibase_infra.shared.core.ports import Claim, Fresh, InboxMessage, Intent,
 from omnibase_infra.shared.postgres import effect_journal, inbox, outbox
 from omnibase_infra.shared.postgres.connection_pool import Connection, PostgresConnectionPool, is_lost
 from omnibase_infra.shared.postgres.errors import DEPENDENCY, MIGRATE_HINT, is_schema_error, raise_classified
+from omnibase_infra.shared.postgres.inbox import GroupInbox
 from omnibase_infra.shared.postgres.queries import named_queries
 from omnibase_infra.shared.postgres.query_metrics import QueryMetrics
 from omnibase_infra.shared.postgres.transactions import transaction
@@ -29,10 +30,9 @@ from omnibase_infra.shared.postgres.transactions import transaction
 class PostgresEffectSession:
     """One transaction; implements `core.ports.EffectSession`."""
 
-    def __init__(self, connection: Connection, group: str, group_id: int, metrics: QueryMetrics) -> None:
+    def __init__(self, connection: Connection, inbox_of_group: GroupInbox, metrics: QueryMetrics) -> None:
         self._connection = connection
-        self._group = group
-        self.group_id = group_id
+        self.inbox = inbox_of_group
         self._metrics = metrics
         self._claimed: dict[tuple[str, str, str], UUID] = {}
 
@@ -47,9 +47,9 @@ class PostgresEffectSession:
         Raises:
             ValueError: two messages have one identity.
         """
-        keys = [inbox.message_key(self._group, message) for message in messages]
+        keys = self.keys(messages)
         with self._metrics.measure("claim_inbox"):
-            claims = await inbox.claim(self._connection, self.group_id, messages, keys)
+            claims = await inbox.claim(self._connection, self.inbox.number, messages, keys)
         for message, key, outcome in zip(messages, keys, claims, strict=True):
             if type(outcome) is Fresh:
                 self._claimed[_identity(message)] = key
@@ -64,6 +64,11 @@ class PostgresEffectSession:
         keyed = [(message, self._take_key(message), stored) for message, stored in outputs]
         with self._metrics.measure("store_outbox"):
             await outbox.store(self._connection, keyed)
+
+    def keys(self, messages: Sequence[InboxMessage]) -> list[UUID]:
+        """Return the keys of messages in the group's inbox."""
+        key = self.inbox.key
+        return [key(message) for message in messages]
 
     def _take_key(self, message: InboxMessage) -> UUID:
         key = self._claimed.pop(_identity(message), None)
@@ -82,7 +87,7 @@ class PostgresEffectStore:
         """
         self._pool = pool
         self._group = group
-        self._group_id: int | None = None
+        self._inbox: GroupInbox | None = None
 
     @property
     def dependency(self) -> str:
@@ -93,9 +98,9 @@ class PostgresEffectStore:
     async def session(self, isolation: IsolationLevel | None = None) -> AsyncIterator[PostgresEffectSession]:
         """Open a transaction; commit when the block ends normally. See the port for what it raises."""
         async with self._pool.acquire() as connection:
-            group_id = await self._resolve_group(connection)
+            found = await self._find_inbox(connection)
             async with transaction(connection, isolation):
-                yield PostgresEffectSession(connection, self._group, group_id, self._pool.query_metrics)
+                yield PostgresEffectSession(connection, found, self._pool.query_metrics)
 
     async def intend(
         self, messages: Sequence[InboxMessage], *, owner: uuid.UUID, lease_seconds: float
@@ -103,36 +108,32 @@ class PostgresEffectStore:
         """Write intents down; see `core.ports.EffectJournal`."""
         if not messages:
             return []
-        keys = self._keys(messages)
         with self._pool.query_metrics.measure("intend"):
             # One statement must see what another transaction committed while the one before it waited.
             async with self.session("read committed") as session:
                 return await effect_journal.intend(
-                    session.connection, session.group_id, messages, keys, owner, lease_seconds
+                    session.connection, session.inbox.number, messages, session.keys(messages), owner, lease_seconds
                 )
 
     async def withdraw(self, messages: Sequence[InboxMessage], *, owner: uuid.UUID) -> None:
         """Take intents back; see `core.ports.EffectJournal`."""
         async with self.session() as session:
-            await effect_journal.withdraw(session.connection, self._keys(messages), owner)
+            await effect_journal.withdraw(session.connection, session.keys(messages), owner)
 
     async def give_up(self, messages: Sequence[InboxMessage], *, owner: uuid.UUID) -> None:
         """End the lease of intents; see `core.ports.EffectJournal`."""
         async with self.session() as session:
-            await effect_journal.give_up(session.connection, self._keys(messages), owner)
+            await effect_journal.give_up(session.connection, session.keys(messages), owner)
 
     async def conclude(self, message: InboxMessage, outputs: Sequence[StoredOutput]) -> Claim:
         """Store a result in place of its intent; see `core.ports.EffectJournal`."""
         async with self.session() as session:
             # Its row first: who asks about this message waits for it, and then finds the result.
-            await effect_journal.remove(session.connection, inbox.message_key(self._group, message))
+            await effect_journal.remove(session.connection, session.inbox.key(message))
             (claim,) = await session.claim([message])
             if isinstance(claim, Fresh):
                 await session.store([(message, outputs)])
             return claim
-
-    def _keys(self, messages: Sequence[InboxMessage]) -> list[UUID]:
-        return [inbox.message_key(self._group, message) for message in messages]
 
     async def ping(self) -> None:
         """Do one cheap round trip.
@@ -165,14 +166,14 @@ class PostgresEffectStore:
                         ) from error
                     raise_classified(error, connection_lost=is_lost(connection))
 
-    async def _resolve_group(self, connection: Connection) -> int:
-        if self._group_id is None:
+    async def _find_inbox(self, connection: Connection) -> GroupInbox:
+        if self._inbox is None:
             try:
                 # Outside the transaction: a number that is rolled back must not be remembered.
-                self._group_id = await inbox.find_or_add_group(connection, self._group)
+                self._inbox = await inbox.find_inbox(connection, self._group)
             except Exception as error:  # noqa: BLE001 - raised again, classified
                 raise_classified(error, connection_lost=is_lost(connection))
-        return self._group_id
+        return self._inbox
 
 
 def _identity(message: InboxMessage) -> tuple[str, str, str]:

@@ -10,6 +10,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 import asyncpg
+import msgspec
 from asyncpg.pgproto.pgproto import UUID
 
 from omnibase_infra.shared.core.errors import TransientError
@@ -21,14 +22,38 @@ _FRESH: Final = Fresh()
 _REUSED: Final = Reused()
 _ANY_DAY: Final = "DATE '2000-01-01'"
 _MILLISECONDS_PER_DAY: Final = 86_400_000
+_SECONDS_PER_DAY: Final = 86_400
+_EPOCH: Final = date(1970, 1, 1)
 
 
-def message_key(group: str, message: InboxMessage) -> UUID:
-    """Return the key of a message in the inbox of a consumer group. Stored for ever: the recipe must not change."""
+class GroupInbox(msgspec.Struct, frozen=True):
+    """The inbox of one consumer group.
+
+    Attributes:
+        group: its full name; `number` stands for it in rows.
+        timed_since_ms: Unix milliseconds of the first day whose keys begin with the time.
+    """
+
+    group: str
+    number: int
+    timed_since_ms: int
+
+    def key(self, message: InboxMessage) -> UUID:
+        """Return the key of a message. Stored for ever: the recipe must not change."""
+        digest = message_digest(self.group, message)
+        if not message.timed or message.day_ms < self.timed_since_ms:
+            return UUID(digest)
+        # The second of its day in front: a batch's rows then lie on a few pages of an index of any size.
+        second = message.day_ms // 1000 % _SECONDS_PER_DAY
+        return UUID(second.to_bytes(3, "big") + digest[3:])
+
+
+def message_digest(group: str, message: InboxMessage) -> bytes:
+    """Return 16 bytes that stand for a message in the inbox of a consumer group."""
     parts = (group, message.source, message.message_id, message.redrive_id)
     # Lengths in front, so that no two different quadruples give the same bytes.
     text = "".join([f"{len(part)}:{part}" for part in parts])
-    return UUID(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest())
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def inbox_day(message: InboxMessage) -> date:
@@ -55,6 +80,13 @@ def _day(days_since_epoch: int) -> date:
     return datetime.fromtimestamp(days_since_epoch * 86_400, UTC).date()
 
 
+async def find_inbox(connection: Any, group: str) -> GroupInbox:
+    """Return the inbox of a consumer group, which is added when it is new. Not inside a transaction that may roll back."""
+    number = await find_or_add_group(connection, group)
+    since: date = await connection.fetchval(named_queries()["find_key_format"])
+    return GroupInbox(group, number, (since - _EPOCH).days * _MILLISECONDS_PER_DAY)
+
+
 async def find_or_add_group(connection: Any, name: str) -> int:
     """Return the number of a consumer group. Not to be called inside a transaction that may roll back."""
     queries = named_queries()
@@ -72,7 +104,7 @@ async def claim(connection: Any, group_id: int, messages: Sequence[InboxMessage]
         connection: with an open transaction.
         group_id: from `find_or_add_group`.
         messages: of different identities.
-        keys: of the messages, by `message_key`.
+        keys: of the messages, by `GroupInbox.key`.
 
     Raises:
         ValueError: two messages have one identity.

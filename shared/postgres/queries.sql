@@ -10,6 +10,9 @@ INSERT INTO omnibase.consumer_group (name) VALUES ($1) ON CONFLICT (name) DO NOT
 -- name: keep_group
 UPDATE omnibase.consumer_group SET keep_days = $2 WHERE id = $1 AND keep_days IS DISTINCT FROM $2
 
+-- name: find_key_format
+SELECT by_time_since FROM omnibase.inbox_keys
+
 -- name: claim_inbox
 INSERT INTO omnibase.inbox (day, message_key, group_id, "partition", "offset", payload_hash, message_id, topic)
 SELECT m.day, m.message_key, $1, m."partition", m."offset", m.payload_hash, m.message_id, m.topic

@@ -57,6 +57,7 @@ def inbox_message(record: Record) -> InboxMessage:
         offset=offset,
         # A UUIDv7 reaches beyond the calendar; a record with such an id must not fail for ever.
         day_ms=min(day_ms, _LAST_DAY_MS),
+        timed=own_ms is not None,
     )
 
 

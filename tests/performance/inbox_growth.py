@@ -39,10 +39,13 @@ _ANSWER: Final = StoredOutput("onex.evt.shop.results.v1", b"order-4711", b'{"spe
 
 _FILL_INBOX: Final = """\
 INSERT INTO omnibase.inbox (day, message_key, group_id, "partition", "offset", payload_hash, message_id, topic)
-SELECT $1, gen_random_uuid(), 1, n % 6, n, '\\x00112233445566778899aabbccddeeff', gen_random_uuid(),
+SELECT $1, {key}, 1, n % 6, n, '\\x00112233445566778899aabbccddeeff', gen_random_uuid(),
     'test-bench.onex.cmd.shop.requests.v1'
 FROM generate_series(1, $2::integer) AS n
 RETURNING message_key"""
+# As the keys of ids that hold their time: over the day until this second, a random rest.
+_TIMED_KEY: Final = "(lpad(to_hex(n::bigint * $4::integer / $2), 6, '0') || substr(gen_random_uuid()::text, 7))::uuid"
+_RANDOM_KEY: Final = "CASE WHEN $4::integer >= 0 THEN gen_random_uuid() END"
 _FILL: Final = f"""\
 WITH added AS ({_FILL_INBOX})
 INSERT INTO omnibase.outbox (day, message_key, output_index, topic, record_key, value)
@@ -66,6 +69,7 @@ class Growth(msgspec.Struct, frozen=True):
 
     levels: Sequence[Level]
     days: int
+    timed: bool
     plan: str
     drop_rows: int
     drop_seconds: float
@@ -77,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, default=5_000_000, help="messages at the end; 50000000 takes hours")
     parser.add_argument("--days", type=int, default=1, help="over how many days they are spread; 1 is the worst case")
     parser.add_argument("--batches", type=int, default=100, help="batches measured at each level")
+    parser.add_argument("--random-ids", action="store_true", help="ids that do not hold their time")
     parser.add_argument("--write", action="store_true", help=f"put the figures into {DOCUMENT}")
     asked = parser.parse_args(arguments)
     facts = machine_facts() | run_facts()
@@ -85,10 +90,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             dsn = up(folder, only=["postgres"])["OMNIBASE_POSTGRES_DSN"]
             with fresh_database(PostgresServer(dsn)) as database:
-                growth = uvloop.run(measure(database.dsn, asked.rows, asked.days, asked.batches))
+                growth = uvloop.run(
+                    measure(database.dsn, asked.rows, asked.days, asked.batches, timed=not asked.random_ids)
+                )
         finally:
             down(folder, delete_data=True)
     command = f"python -m tests.performance.inbox_growth --rows {asked.rows} --days {asked.days} --write"
+    if asked.random_ids:
+        command += " --random-ids"
     text = markdown(growth, facts, command)
     print(text)
     if asked.write:
@@ -96,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def measure(dsn: str, rows: int, days: int, batches: int) -> Growth:
+async def measure(dsn: str, rows: int, days: int, batches: int, *, timed: bool = True) -> Growth:
     """Fill to no rows, a fifth of them and all of them, and measure at each level."""
     await migrate(dsn, [infrastructure_migrations()])
     today = datetime.now(UTC).date()
@@ -108,21 +117,23 @@ async def measure(dsn: str, rows: int, days: int, batches: int) -> Growth:
         levels: list[Level] = []
         filled = 0
         for goal in (0, rows // 5, rows):
-            await _fill(pool, goal - filled, days, today)
+            await _fill(pool, goal - filled, days, today, timed)
             filled = goal
-            levels.append(await _measure_level(pool, store, goal, batches, today))
-        plan = await _plan(pool, store)
+            levels.append(await _measure_level(pool, store, goal, batches, today, timed))
+        plan = await _plan(store, timed)
         drop_rows, drop_seconds = await _drop_today(pool)
-    return Growth(levels, days, plan, drop_rows, drop_seconds)
+    return Growth(levels, days, timed, plan, drop_rows, drop_seconds)
 
 
-async def _fill(pool: PostgresConnectionPool, rows: int, days: int, today: date) -> None:
+async def _fill(pool: PostgresConnectionPool, rows: int, days: int, today: date, timed: bool) -> None:
+    fill = _FILL.format(key=_TIMED_KEY if timed else _RANDOM_KEY)
+    second = int(time.time()) % 86_400
     async with pool.acquire() as connection:
         for number in range(days):
             left = rows // days
             while left > 0:
                 some = min(left, _FILL_ROWS)
-                await connection.execute(_FILL, today - timedelta(days=number), some, _ANSWER.value, timeout=600)
+                await connection.execute(fill, today - timedelta(days=number), some, _ANSWER.value, second, timeout=600)
                 left -= some
         # What a server does by itself within minutes; here it would run into the measurement.
         await connection.execute("ANALYZE omnibase.inbox, omnibase.outbox", timeout=600)
@@ -130,9 +141,9 @@ async def _fill(pool: PostgresConnectionPool, rows: int, days: int, today: date)
 
 
 async def _measure_level(
-    pool: PostgresConnectionPool, store: PostgresEffectStore, rows: int, batches: int, today: date
+    pool: PostgresConnectionPool, store: PostgresEffectStore, rows: int, batches: int, today: date, timed: bool
 ) -> Level:
-    prepared = [[_message() for _ in range(BATCH)] for _ in range(batches)]
+    prepared = [[_message(timed) for _ in range(BATCH)] for _ in range(batches)]
     claims: list[float] = []
     repeats: list[float] = []
     for messages in prepared:
@@ -155,7 +166,7 @@ async def _measure_level(
     return Level(rows, of_today, statistics.median(claims), p95, statistics.median(repeats), size / 2**30)
 
 
-def _message() -> InboxMessage:
+def _message(timed: bool) -> InboxMessage:
     return InboxMessage(
         source="/omnibase/test-bench/client",
         message_id=original_id(),
@@ -165,13 +176,14 @@ def _message() -> InboxMessage:
         partition=0,
         offset=0,
         day_ms=time.time_ns() // 1_000_000,
+        timed=timed,
     )
 
 
-async def _plan(pool: PostgresConnectionPool, store: PostgresEffectStore) -> str:
+async def _plan(store: PostgresEffectStore, timed: bool) -> str:
     """Return the plans of the session's own prepared statements, after PostgreSQL has settled for them."""
     async with store.session() as session:
-        known = [_message()]
+        known = [_message(timed)]
         for _ in range(10):
             await session.claim(known)
         statements = await session.connection.fetch("SELECT name, statement FROM pg_prepared_statements")
@@ -206,8 +218,9 @@ async def _drop_today(pool: PostgresConnectionPool) -> tuple[int, float]:
 def markdown(growth: Growth, facts: dict[str, str], command: str) -> str:
     """Return the section's text."""
     spread = "all of today, the worst case" if growth.days == 1 else f"spread over {growth.days} days"
+    ids = "ids that hold their time (UUIDv7)" if growth.timed else "random ids"
     measured = (
-        f"Messages already there, {spread}; claim and store of {BATCH} new messages with an answer of "
+        f"Messages already there, {spread}, {ids}; claim and store of {BATCH} new messages with an answer of "
         f"{len(_ANSWER.value)} bytes each, one connection, fsync on; a repeat reads {BATCH} stored answers."
     )
     lines = [

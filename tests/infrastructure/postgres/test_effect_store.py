@@ -28,7 +28,7 @@ from omnibase_infra.shared.core.ports import (
 )
 from omnibase_infra.shared.postgres.connection_pool import PoolOptions, PostgresConnectionPool
 from omnibase_infra.shared.postgres.effect_store import PostgresEffectStore
-from omnibase_infra.shared.postgres.inbox import inbox_day, message_key
+from omnibase_infra.shared.postgres.inbox import GroupInbox, inbox_day
 from omnibase_infra.shared.testing.postgres_fixtures import PostgresDatabase, PostgresServer
 
 MessageFactory = Callable[..., InboxMessage]
@@ -174,16 +174,34 @@ def test_the_day_is_utc_and_ends_with_its_last_millisecond(new_message: MessageF
     assert inbox_day(new_message(day_ms=0)) == date(1970, 1, 1)
 
 
+def key_of(message: InboxMessage, timed_since_ms: int = 0) -> UUID:
+    return GroupInbox(GROUP, 1, timed_since_ms).key(message)
+
+
 def test_the_recipe_of_the_inbox_key_never_changes(new_message: MessageFactory) -> None:
     message = new_message(source="/omnibase/dev/client", message_id="018f4a7e-0000-7000-8000-000000000000")
-    assert message_key(GROUP, message) == UUID("5a7f74eb-c815-d35c-a276-a595b9567b45")
+    assert key_of(message) == UUID("5a7f74eb-c815-d35c-a276-a595b9567b45")
     redriven = new_message(source="/omnibase/dev/client", message_id=message.message_id, redrive_id="r")
-    assert message_key(GROUP, redriven) == UUID("7bd9930d-8169-ff07-a8a3-1e32e862bf85")
+    assert key_of(redriven) == UUID("7bd9930d-8169-ff07-a8a3-1e32e862bf85")
+
+
+def test_the_key_of_an_id_that_holds_its_time_begins_with_the_second_of_its_day(new_message: MessageFactory) -> None:
+    moment = LAST_SECOND_OF_A_DAY + 7
+    message = new_message(
+        source="/omnibase/dev/client",
+        message_id="018f4a7e-0000-7000-8000-000000000000",
+        day_ms=moment,
+        timed=True,
+    )
+    assert key_of(message) == UUID("01517feb-c815-d35c-a276-a595b9567b45")
+    assert 0x01517F == 86_399
+    # Rows of the days before a database was migrated keep theirs.
+    assert key_of(message, moment + 1) == UUID("5a7f74eb-c815-d35c-a276-a595b9567b45")
 
 
 def test_the_key_tells_apart_what_only_concatenates_alike(new_message: MessageFactory) -> None:
     pairs = [("ab", "c"), ("a", "bc"), ("abc", ""), ("", "abc"), ("1:a", "b"), ("a1:", "b")]
-    keys = {message_key(GROUP, new_message(source=source, message_id=ident)) for source, ident in pairs}
+    keys = {key_of(new_message(source=source, message_id=ident)) for source, ident in pairs}
     assert len(keys) == len(pairs)
 
 

@@ -18,11 +18,11 @@ from omnibase_infra.shared.core.ports import AlreadyProcessed, Fresh, Held, Inbo
 from omnibase_infra.shared.core.settings import Settings
 from omnibase_infra.shared.core.worker_spec import TopicSettings, WorkerSpec
 from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
-from omnibase_infra.shared.postgres import day_partitions
+from omnibase_infra.shared.postgres import day_partitions, outbox
 from omnibase_infra.shared.postgres.connection_pool import PoolOptions, PostgresConnectionPool
 from omnibase_infra.shared.postgres.day_partitions import TABLES, BusyError, add_day, read_partitions
 from omnibase_infra.shared.postgres.effect_store import PostgresEffectStore
-from omnibase_infra.shared.postgres.inbox import find_or_add_group, message_key
+from omnibase_infra.shared.postgres.inbox import GroupInbox, claim, find_inbox, find_or_add_group
 from omnibase_infra.shared.postgres.inbox_retention import (
     DEFAULT_KEEP_DAYS,
     InboxRetention,
@@ -38,6 +38,7 @@ MessageFactory = Callable[..., InboxMessage]
 
 GROUP = "test.omnibase-infra.postgres-adapter.consume.v1"
 OUTPUTS = (StoredOutput("onex.evt.postgres-adapter.results.v1", b"k", b"{}"),)
+NEVER = 2**62  # in milliseconds
 KEEP = RetentionOptions(keep_days=5)
 
 
@@ -181,7 +182,7 @@ async def test_claims_stay_fast_plans_after_many_repeats(
             await session.claim([message])
         prepared = await session.connection.fetch("SELECT name, statement FROM pg_prepared_statements")
         (name,) = [row["name"] for row in prepared if "LEFT JOIN omnibase.outbox" in row["statement"]]
-        key = message_key(GROUP, message)
+        key = session.inbox.key(message)
         rows = await session.connection.fetch(f"EXPLAIN EXECUTE {name} ('{{{key}}}')")
     plan = "\n".join(row[0] for row in rows)
     assert f"inbox_{today():%Y%m%d}" in plan
@@ -199,7 +200,7 @@ async def test_a_filled_database_is_converted_and_every_message_is_still_known(
     await migrate(filled_database.dsn, [infrastructure_migrations()[:1]])
     days = [date(2020, 1, 1), today() - timedelta(days=40), today() - timedelta(days=1), today()]
     ahead = [today() + timedelta(days=1), today() + timedelta(days=300)]
-    messages = [new_message(day_ms=day_ms(day)) for day in days + ahead]
+    messages = [new_message(day_ms=day_ms(day), timed=True) for day in days + ahead]
     await _store_as_before(filled_database, messages)
 
     reports: list[RetentionReport] = []
@@ -219,13 +220,46 @@ async def test_a_filled_database_is_converted_and_every_message_is_still_known(
 
 
 async def _store_as_before(database: PostgresDatabase, messages: list[InboxMessage]) -> None:
-    """Write the rows with the statements that both releases have."""
+    """Write the rows that an earlier release wrote."""
     connection = await database.connect()
-    async with PostgresConnectionPool(database.dsn, PoolOptions()) as pool:
-        store = PostgresEffectStore(pool, GROUP)
-        for message in messages:
-            assert await process(store, message) == Fresh()
+    group = GroupInbox(GROUP, await find_or_add_group(connection, GROUP), NEVER)
+    keys = [group.key(message) for message in messages]
+    assert await claim(connection, group.number, messages, keys) == [Fresh()] * len(messages)
+    await outbox.store(connection, [(message, key, OUTPUTS) for message, key in zip(messages, keys, strict=True)])
     await connection.close()
+
+
+async def test_keys_of_a_filled_database_change_from_a_day_on_of_which_it_has_no_rows(
+    filled_database: PostgresDatabase, new_message: MessageFactory
+) -> None:
+    await migrate(filled_database.dsn, [infrastructure_migrations()[:3]])
+    days = [today() + timedelta(days=number) for number in range(-1, 4)]
+    messages = [new_message(day_ms=day_ms(day), timed=True) for day in days]
+    group = GroupInbox(GROUP, 1, day_ms(today() + timedelta(days=2), 0.0))
+    connection = await filled_database.connect()
+    await connection.execute("INSERT INTO omnibase.consumer_group (name) VALUES ($1)", GROUP)
+    old = GroupInbox(GROUP, 1, NEVER)
+    for message in messages[:3]:
+        await claim(connection, 1, [message], [old.key(message)])
+    await migrate(filled_database.dsn, [infrastructure_migrations()])
+    assert await find_inbox(connection, GROUP) == group
+    assert [group.key(message) == old.key(message) for message in messages] == [True, True, True, False, False]
+    await connection.close()
+    async with PostgresConnectionPool(filled_database.dsn, PoolOptions()) as pool:
+        store = PostgresEffectStore(pool, GROUP)
+        assert [await process(store, message) for message in messages] == [AlreadyProcessed(())] * 3 + [Fresh()] * 2
+
+
+async def test_a_new_database_has_keys_by_time_from_the_first_day(
+    store: PostgresEffectStore, database_connection: asyncpg.Connection, new_message: MessageFactory
+) -> None:
+    assert (await find_inbox(database_connection, GROUP)).timed_since_ms < 0
+    messages = [new_message(day_ms=day_ms(today(), hour), timed=True) for hour in (9.0, 3.0, 6.0)]
+    for message in messages:
+        assert await process(store, message) == Fresh()
+        assert await process(store, message) == AlreadyProcessed(OUTPUTS)
+    rows = await database_connection.fetch("SELECT message_id FROM omnibase.inbox ORDER BY message_key")
+    assert [row[0] for row in rows] == [messages[index].message_id for index in (1, 2, 0)]
 
 
 async def test_an_empty_database_keeps_no_table_for_the_days_before(database_connection: asyncpg.Connection) -> None:

@@ -157,6 +157,8 @@ def test_a_record_from_a_retry_topic_is_the_one_of_its_source() -> None:
     # Not the day on which it was parked: its row would not be found.
     assert inbox_day(parked) == datetime(2025, 1, 1, tzinfo=UTC).date()
     assert parked.redrive_id == ""
+    assert not parked.timed
+    assert inbox_message(command(Order(0))).timed
 
 
 def test_a_message_and_its_redrive_are_two_in_one_batch() -> None:
