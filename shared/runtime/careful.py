@@ -35,6 +35,7 @@ class Careful:
         # What is parked may not be due for long: the worker does not wait for it, but names it when it runs.
         self._retries: set[PartitionWork] = set()
         self._named: set[PartitionWork] = set()
+        self._answer: asyncio.Future[bool] | None = None
         self.commit_now: CommitNow | None = None
         self.hurry: Callable[[bool], None] = lambda _hurried: None
 
@@ -68,6 +69,9 @@ class Careful:
             self._retries.discard(work)
             self._named.discard(work)
             self._end(work)
+        if self._answer is not None:
+            # The thread that commits may be waiting for the very records that wait for its commit.
+            _set(self._answer, False)
 
     def choose(self, batch: Sequence[Record]) -> list[Record]:
         """Return the records of a batch that may run together: a suspect or guilty one alone, else a small group."""
@@ -85,8 +89,11 @@ class Careful:
         return record.offset in record.work.crash.guilty
 
     @asynccontextmanager
-    async def turn(self, group: Sequence[Record]) -> AsyncIterator[None]:
-        """Wait for the turn of a group and name its records; when it ends they have not killed anybody."""
+    async def turn(self, group: Sequence[Record]) -> AsyncIterator[bool]:
+        """Wait for the turn of a group and name its records; when it ends they have not killed anybody.
+
+        Yields whether it may run: not when one of its partitions is being given up.
+        """
         self._waiting += 1
         try:
             await self._turn.acquire()
@@ -94,9 +101,9 @@ class Careful:
             self._waiting -= 1
         try:
             named = self._offsets(group)
-            await self._name(named)
-            yield
-            self._clear(named)
+            may_run = await self._name(named) and not any(record.work.closed for record in group)
+            yield may_run
+            self._clear(named if may_run else {})
         finally:
             self._turn.release()
 
@@ -107,19 +114,21 @@ class Careful:
                 offsets.setdefault(record.work, []).append(record.offset)
         return offsets
 
-    async def _name(self, named: dict[PartitionWork, list[int]]) -> None:
-        """Commit that these records run now; a commit that fails is repeated while the partitions are ours."""
+    async def _name(self, named: dict[PartitionWork, list[int]]) -> bool:
+        """Commit that these records run now, as often as it fails; return False when a partition is given up."""
         for work, offsets in named.items():
             work.crash = work.crash.naming(offsets)
         works = list(self._named.union(named))
         self._named = set(named)
-        while works and self.commit_now is not None:
-            answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-            self.commit_now(works, partial(_answer, answer))
-            if await answer:
-                return
-            await asyncio.sleep(_AGAIN_SECONDS)
+        while works and self.commit_now is not None and not any(work.closed for work in named):
+            self._answer = asyncio.get_running_loop().create_future()
+            self.commit_now(works, partial(_answer, self._answer))
+            if await self._answer:
+                return True
+            if not any(work.closed for work in named):
+                await asyncio.sleep(_AGAIN_SECONDS)
             works = [work for work in works if not work.closed]
+        return not any(work.closed for work in named)
 
     def _clear(self, named: dict[PartitionWork, list[int]]) -> None:
         """Say that the records named last have run, so that nobody blames them for a later death."""

@@ -185,14 +185,12 @@ class Executor:
         group = self._careful.choose(batch)
         self._lanes.requeue(batch[len(group) :])
         try:
-            async with self._careful.turn(group):
-                given_up = [record for record in group if record.work.closed]
-                group = [record for record in group if not record.work.closed]
-                if given_up:
-                    self._lanes.requeue(given_up)
-                if len(group) == 1 and self._careful.is_guilty(group[0]):
+            async with self._careful.turn(group) as may_run:
+                if not may_run:
+                    self._lanes.requeue(group)
+                elif len(group) == 1 and self._careful.is_guilty(group[0]):
                     await self._quarantine(lane, group[0])
-                elif group:
+                else:
                     first, repeats = split_repeats(group)
                     await self._run_batch(lane, first, passage)
                     self._lanes.requeue(repeats)

@@ -476,6 +476,8 @@ class PartitionParking:
             if not key.delivering and not key.held and key.running is None:
                 self._unpark(key)
         elif key.may_run(head) and self._is_time(key, head) and head.record is not None:
+            if head.refusal is not None and head.loaded:
+                return  # it is being given up, and `finished` will come
             if head.loaded:
                 key.running = head
                 self._host.start(head.record)

@@ -322,7 +322,15 @@ class Worker:
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> None:
         assert self._loop is not None
-        self._loop.call_soon_threadsafe(function, *arguments)
+        self._loop.call_soon_threadsafe(self._guarded, function, *arguments)
+
+    def _guarded(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Call what the thread asked for; a fault of ours ends the worker, or a partition would stand still silently."""
+        try:
+            function(*arguments)
+        except Exception as error:  # noqa: BLE001 - becomes the worker's failure
+            self._drain_at_once = True
+            self._note_failure(error)
 
     def _give_up(self, works: Sequence[PartitionWork]) -> None:
         self._lanes.close(works)
