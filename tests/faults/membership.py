@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -37,7 +38,8 @@ def joining_and_leaving(protocol: str) -> Callable[[Arena], Awaitable[None]]:
             await asyncio.sleep(2)
         arena.healed()
         await publishing
-        assert set(await asyncio.gather(*leaving)) == {0}
+        # One that is still starting when it is asked to end has no handler for the signal yet.
+        assert set(await asyncio.gather(*leaving)) <= {0, -signal.SIGTERM}
 
     return run
 
