@@ -21,7 +21,8 @@ from omnibase_infra.shared.runtime.dead_letters import DeadLetters
 from omnibase_infra.shared.runtime.delivery import OutputDelivery
 from omnibase_infra.shared.runtime.intake import Ignored, Intake
 from omnibase_infra.shared.runtime.lanes import Lanes
-from omnibase_infra.shared.runtime.parked_keys import ParkedKey, PartitionParking
+from omnibase_infra.shared.runtime.parked_key import ParkedKey
+from omnibase_infra.shared.runtime.parked_keys import PartitionParking
 from omnibase_infra.shared.runtime.parked_records import ParkedState, marker, parked_record, read_entry
 from omnibase_infra.shared.runtime.records import DONE, GONE, RUNNING, WAITING, PartitionWork, Record
 
@@ -289,7 +290,7 @@ class Parking:
         self._metrics.parked_records.set(sum(parking.size for parking in self._partitions))
         self._metrics.parked_keys.set(sum(len(parking.keys) for parking in self._partitions))
 
-    # -- `parked_keys.Host` -------------------------------------------------------------------------------------------
+    # -- `parked_key.Host` --------------------------------------------------------------------------------------------
 
     def now(self, topic: str) -> float:
         """Return seconds on the topic's clock, which stands still during an outage of what it needs."""
