@@ -81,7 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, default=5_000_000, help="messages at the end; 50000000 takes hours")
     parser.add_argument("--days", type=int, default=1, help="over how many days they are spread; 1 is the worst case")
     parser.add_argument("--batches", type=int, default=100, help="batches measured at each level")
-    parser.add_argument("--random-ids", action="store_true", help="ids that do not hold their time")
+    parser.add_argument(
+        "--ids", choices=("timed", "random", "both"), default="both", help="whether ids hold their time"
+    )
     parser.add_argument("--write", action="store_true", help=f"put the figures into {DOCUMENT}")
     asked = parser.parse_args(arguments)
     facts = machine_facts() | run_facts()
@@ -89,16 +91,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = Path(name) / ".omnibase"
         try:
             dsn = up(folder, only=["postgres"])["OMNIBASE_POSTGRES_DSN"]
-            with fresh_database(PostgresServer(dsn)) as database:
-                growth = uvloop.run(
-                    measure(database.dsn, asked.rows, asked.days, asked.batches, timed=not asked.random_ids)
-                )
+            growths: list[Growth] = []
+            for timed in [kind == "timed" for kind in ("timed", "random") if asked.ids in (kind, "both")]:
+                with fresh_database(PostgresServer(dsn)) as database:
+                    growths.append(
+                        uvloop.run(measure(database.dsn, asked.rows, asked.days, asked.batches, timed=timed))
+                    )
         finally:
             down(folder, delete_data=True)
-    command = f"python -m tests.performance.inbox_growth --rows {asked.rows} --days {asked.days} --write"
-    if asked.random_ids:
-        command += " --random-ids"
-    text = markdown(growth, facts, command)
+    options = f"--rows {asked.rows} --days {asked.days} --ids {asked.ids} --write"
+    text = markdown(growths, facts, f"python -m tests.performance.inbox_growth {options}")
     print(text)
     if asked.write:
         write_section(DOCUMENT, text)
@@ -215,40 +217,33 @@ async def _drop_today(pool: PostgresConnectionPool) -> tuple[int, float]:
         return rows, time.perf_counter() - began
 
 
-def markdown(growth: Growth, facts: dict[str, str], command: str) -> str:
+def markdown(growths: Sequence[Growth], facts: dict[str, str], command: str) -> str:
     """Return the section's text."""
+    lines = [*(f"- {name}: {value}" for name, value in facts.items()), f"- again with: `{command}`"]
+    for growth in growths:
+        lines += ["", *_lines(growth)]
+    lines += ["", "The plan of a repeat at the end:", "", "```", growths[0].plan, "```"]
+    return "\n".join(lines) + "\n"
+
+
+def _lines(growth: Growth) -> list[str]:
     spread = "all of today, the worst case" if growth.days == 1 else f"spread over {growth.days} days"
     ids = "ids that hold their time (UUIDv7)" if growth.timed else "random ids"
-    measured = (
+    heading = (
         f"Messages already there, {spread}, {ids}; claim and store of {BATCH} new messages with an answer of "
         f"{len(_ANSWER.value)} bytes each, one connection, fsync on; a repeat reads {BATCH} stored answers."
     )
-    lines = [
-        *(f"- {name}: {value}" for name, value in facts.items()),
-        f"- again with: `{command}`",
-        "",
-        measured,
-        "",
+    table = [
         "| messages | of today | claim + store, median | p95 | messages/s | repeat, median | inbox + outbox |",
         "|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    lines += [
+    table += [
         f"| {level.rows:,} | {level.today:,} | {level.claim_ms:.1f} ms | {level.claim_p95_ms:.1f} ms "
         f"| {BATCH * 1000 / level.claim_ms:,.0f} | {level.repeat_ms:.1f} ms | {level.gigabytes:.2f} GiB |"
         for level in growth.levels
     ]
     dropped = f"{growth.drop_rows:,} messages and their answers was dropped in {growth.drop_seconds * 1000:.0f} ms"
-    lines += [
-        "",
-        f"The day with {dropped}, the search for messages processed late included.",
-        "",
-        "The plan of a repeat at the end:",
-        "",
-        "```",
-        growth.plan,
-        "```",
-    ]
-    return "\n".join(lines) + "\n"
+    return [heading, "", *table, "", f"The day with {dropped}, the search for messages processed late included."]
 
 
 def write_section(path: Path, text: str) -> None:
