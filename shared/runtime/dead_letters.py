@@ -116,12 +116,12 @@ class DeadLetterLimit:
         if self._in_a_row >= spec.consecutive:
             raise TooManyDeadLettersError(
                 f"{self._in_a_row} dead letters in a row, the contract allows {spec.consecutive - 1}",
-                hint="look at them with `omninode tail --dead-letters`, mend the cause, start the worker again",
+                hint="look at them with `omninode dlq group`, mend the cause, start the worker again, then `omninode dlq redrive`",
             )
         if self._seen >= spec.window and self._dead > spec.ratio * self._seen:
             raise TooManyDeadLettersError(
                 f"{self._dead} of the last {self._seen} records are dead letters, the contract allows {spec.ratio:.0%}",
-                hint="look at them with `omninode tail --dead-letters`, mend the cause, start the worker again",
+                hint="look at them with `omninode dlq group`, mend the cause, start the worker again, then `omninode dlq redrive`",
             )
 
     def _note(self, *, dead: bool, count: int) -> None:
