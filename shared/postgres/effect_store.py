@@ -14,9 +14,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
 from asyncpg.pgproto.pgproto import UUID
 
-from omnibase_infra.shared.core.errors import SchemaMissingError
+from omnibase_infra.shared.core.errors import DependencyBusyError, SchemaMissingError
 from omnibase_infra.shared.core.ports import Claim, Fresh, InboxMessage, Intent, IsolationLevel, StoredOutput
 from omnibase_infra.shared.postgres import effect_journal, inbox, outbox
 from omnibase_infra.shared.postgres.connection_pool import Connection, PostgresConnectionPool, is_lost
@@ -46,10 +47,17 @@ class PostgresEffectSession:
 
         Raises:
             ValueError: two messages have one identity.
+            DependencyBusyError: another delivery of one of them is under way, perhaps of a worker that stands still. That
+                is no failure of the message, so it spends no attempt.
         """
         keys = self.keys(messages)
         with self._metrics.measure("claim_inbox"):
-            claims = await inbox.claim(self._connection, self.inbox.number, messages, keys)
+            try:
+                claims = await inbox.claim(self._connection, self.inbox.number, messages, keys)
+            except asyncpg.LockNotAvailableError:
+                raise DependencyBusyError(
+                    "another delivery of a message is under way and has not ended yet", dependency=DEPENDENCY
+                ) from None
         for message, key, outcome in zip(messages, keys, claims, strict=True):
             if type(outcome) is Fresh:
                 self._claimed[_identity(message)] = key

@@ -12,6 +12,7 @@ import pytest
 
 from omnibase_infra.shared.core.errors import (
     BusinessError,
+    DependencyBusyError,
     DependencyUnavailableError,
     SchemaMissingError,
     TransientError,
@@ -327,7 +328,7 @@ async def _eventually_waits_for_a_lock(session: EffectSession) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_waiting_for_a_frozen_worker_ends_with_a_transient_error(
+async def test_waiting_for_a_frozen_worker_ends_with_an_error_that_spends_no_attempt(
     postgres_test_db: PostgresDatabase, counter: str, new_message: MessageFactory
 ) -> None:
     async with PostgresConnectionPool(postgres_test_db.dsn, PoolOptions(lock_timeout=0.1)) as pool:
@@ -335,7 +336,7 @@ async def test_waiting_for_a_frozen_worker_ends_with_a_transient_error(
         message = new_message()
         async with store.session() as session:
             await session.claim([message])
-            with pytest.raises(TransientError, match="55P03"):
+            with pytest.raises(DependencyBusyError, match="another delivery"):
                 await process(store, message)
 
 
