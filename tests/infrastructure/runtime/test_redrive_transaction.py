@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from omnibase_infra.shared.core.errors import DeliveryError, DependencyUnavailableError
 from omnibase_infra.shared.core.naming import Realm
 from omnibase_infra.shared.core.ports import OutboundRecord
-from omnibase_infra.shared.core.settings import Settings
+from omnibase_infra.shared.core.settings import load_settings
 from omnibase_infra.shared.kafka.transaction_client import ClientSpentError
 from omnibase_infra.shared.kafka.transaction_errors import (
     OutputsRefusedError,
@@ -67,7 +69,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> ScriptedClient:
 
 
 def transactions(**options: Any) -> RedriveTransactions:
-    settings = Settings(env="test", tenant="unit", kafka_bootstrap_servers="127.0.0.1:1")
+    settings = load_settings(Path(os.devnull), env="test", tenant="unit", kafka_bootstrap_servers="127.0.0.1:1")
     return RedriveTransactions(settings, order_store(), log=lambda *_, **__: None, **options)
 
 
