@@ -13,7 +13,7 @@ from omnibase_infra.shared.core.headers import TransportHeader
 from omnibase_infra.shared.core.ports import OutboundRecord, StoredOutput
 from omnibase_infra.shared.core.redaction import sanitised, without_variable_parts
 from omnibase_infra.shared.core.worker_spec import DeadLetterSpec, WorkerSpec
-from omnibase_infra.shared.runtime.parked_records import origin_headers, origin_of
+from omnibase_infra.shared.runtime.parked_records import origin_headers, origin_of, own_headers
 from omnibase_infra.shared.runtime.records import Record
 
 _HEADERS = msgspec.json.Decoder(list[tuple[str, str]])
@@ -49,9 +49,12 @@ class DeadLetters:
         return output.topic == self._topic
 
     def outbound(self, record: Record, output: StoredOutput) -> OutboundRecord:
-        """Return the dead letter to produce: key and value untouched, our headers after the record's own."""
+        """Return the dead letter to produce: key and value untouched, our headers after the record's own.
+
+        Headers of ours that it came with are of another life: it was a dead letter, sent to its source again by hand.
+        """
         ours = [(name, value.encode()) for name, value in _HEADERS.decode(output.value)]
-        return OutboundRecord(self._topic, record.value, record.key, [*(record.headers or ()), *ours])
+        return OutboundRecord(self._topic, record.value, record.key, [*own_headers(record.headers), *ours])
 
     def failure_headers(self, record: Record, error: BaseException | None, failed_at: str) -> list[tuple[str, str]]:
         """Return the headers that say whose record it is and, of one that failed itself, how.

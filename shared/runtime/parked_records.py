@@ -38,6 +38,9 @@ class ParkedState(StrEnum):
     RELEASED = "released"  # somebody has decided
 
 
+_STATES: Final = tuple(state.value for state in ParkedState)
+
+
 class Entry(msgspec.Struct, frozen=True):
     """One record of a retry topic, read.
 
@@ -70,41 +73,65 @@ def read_entry(record: Record) -> Entry:
     Raises:
         InvalidEnvelopeError: it lacks what every entry has; somebody else wrote it.
     """
-    ours: dict[str, str] = {}
-    own: Headers = []
-    for name, value in record.headers or ():
-        if name in _OURS:
-            ours[name] = (value or b"").decode("utf-8", "replace")
-        else:
-            own.append((name, value))
+    ours = {name: (value or b"").decode("utf-8", "replace") for name, value in record.headers or () if name in _OURS}
     try:
-        return _entry(ours, own, record)
-    except (ValueError, KeyError) as error:
+        return _entry(ours, record)
+    except ValueError as error:
         raise InvalidEnvelopeError(
             f"not an entry of a retry topic: {error}",
             hint="only its own worker and `omninode dlq` write to a retry topic",
         ) from None
 
 
-def _entry(ours: Mapping[str, str], own: Headers, record: Record) -> Entry:
+def _entry(ours: Mapping[str, str], record: Record) -> Entry:
     state = ours.get(TransportHeader.PARKED_STATE)
-    not_before = ours.get(TransportHeader.NOT_BEFORE)
+    origin = Origin(
+        topic=ours.get(TransportHeader.ORIGINAL_TOPIC, ""),
+        partition=_number(ours, TransportHeader.ORIGINAL_PARTITION, record.work.partition),
+        offset=_number(ours, TransportHeader.ORIGINAL_OFFSET),
+        timestamp_ms=_number(ours, TransportHeader.ORIGINAL_TIMESTAMP, record.timestamp_ms),
+        redrive_id=ours.get(TransportHeader.REDRIVE_ID, ""),
+    )
+    group = ours.get(TransportHeader.REDRIVE_GROUP) or ours.get(TransportHeader.GROUP)
+    if not group:
+        raise ValueError(f"it has no header {TransportHeader.GROUP}")
+    if state is not None and state not in _STATES:
+        raise ValueError(f"header {TransportHeader.PARKED_STATE} is {state[:60]!r}, expected {', '.join(_STATES)}")
     return Entry(
         state=None if state is None else ParkedState(state),
-        group=ours.get(TransportHeader.REDRIVE_GROUP) or ours[TransportHeader.GROUP],
+        group=group,
         written_by=ours.get(TransportHeader.PARKED_BY, ""),
-        origin=Origin(
-            topic=ours.get(TransportHeader.ORIGINAL_TOPIC, ""),
-            partition=int(ours.get(TransportHeader.ORIGINAL_PARTITION, record.work.partition)),
-            offset=int(ours[TransportHeader.ORIGINAL_OFFSET]),
-            timestamp_ms=int(ours.get(TransportHeader.ORIGINAL_TIMESTAMP, record.timestamp_ms)),
-            redrive_id=ours.get(TransportHeader.REDRIVE_ID, ""),
-        ),
-        attempts=int(ours.get(TransportHeader.ATTEMPT, "0")),
-        not_before=clock.parse_rfc3339(not_before).timestamp() if not_before else 0.0,
+        origin=origin,
+        attempts=_number(ours, TransportHeader.ATTEMPT, 0),
+        not_before=_time(ours, TransportHeader.NOT_BEFORE),
         first_failed_at=ours.get(TransportHeader.FIRST_FAILED_AT, ""),
-        own_headers=own or None,
+        own_headers=own_headers(record.headers) or None,
     )
+
+
+def _number(ours: Mapping[str, str], header: TransportHeader, default: int | None = None) -> int:
+    value = ours.get(header)
+    if value is None and default is not None:
+        return default
+    if value is None:
+        raise ValueError(f"it has no header {header}")
+    try:
+        return int(value)
+    except ValueError:
+        raise ValueError(f"header {header} is {value[:60]!r}, no number") from None
+
+
+def _time(ours: Mapping[str, str], header: TransportHeader) -> float:
+    value = ours.get(header)
+    try:
+        return clock.parse_rfc3339(value).timestamp() if value else 0.0
+    except ValueError as error:
+        raise ValueError(f"header {header}: {error}") from None
+
+
+def own_headers(headers: Headers | None) -> Headers:
+    """Return the headers that are not ours."""
+    return [(name, value) for name, value in headers or () if name not in _OURS]
 
 
 def origin_of(record: Record) -> Origin:
@@ -138,7 +165,8 @@ def parked_record(
         (TransportHeader.NOT_BEFORE.value, clock.rfc3339(not_before)),
         (TransportHeader.PARKED_BY.value, written_by),
     ]
-    headers = [*(record.headers or ()), *((name, value.encode()) for name, value in ours)]
+    # A dead letter that somebody sent to the source again has headers of ours, of another life.
+    headers = [*own_headers(record.headers), *((name, value.encode()) for name, value in ours)]
     return OutboundRecord(topic, record.value, record.key, headers, record.work.partition)
 
 

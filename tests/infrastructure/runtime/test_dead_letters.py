@@ -53,6 +53,18 @@ def test_value_key_and_foreign_headers_are_untouched_and_ours_say_where_and_why(
     assert b"hunter2" not in ours[TransportHeader.ERROR_MESSAGE]  # type: ignore[operator]
 
 
+def test_a_dead_letter_sent_to_its_source_again_and_dead_again_has_each_of_our_headers_once() -> None:
+    letters = DeadLetters(SPEC, "g")
+    record = make_record(b"{}")
+    first = letters.outbound(record, letters.output(record, UndecodableError("once"), 1_700_000_000.0))
+    again = Record(record.work, 99, 1_700_000_001_000, record.key, record.value, list(first.headers or ()))
+    second = letters.outbound(again, letters.output(again, UndecodableError("twice"), 1_700_000_002.0))
+    names = [name for name, _ in second.headers or ()]
+    assert sorted(names) == sorted(name for name, _ in first.headers or ())
+    assert len(names) == len(set(names))
+    assert dict(second.headers or ())[TransportHeader.ORIGINAL_OFFSET] == b"99"
+
+
 def test_a_null_value_stays_null() -> None:
     letters = DeadLetters(SPEC, "g")
     record = make_record(None)
