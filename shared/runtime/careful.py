@@ -36,6 +36,8 @@ class Careful:
         self._retries: set[PartitionWork] = set()
         self._named: set[PartitionWork] = set()
         self._answer: asyncio.Future[bool] | None = None
+        # While partitions are given up, the thread that commits waits for their records and for nothing else.
+        self._giving_up = False
         self.commit_now: CommitNow | None = None
         self.hurry: Callable[[bool], None] = lambda _hurried: None
 
@@ -48,6 +50,7 @@ class Careful:
 
     def watch(self, works: Iterable[PartitionWork]) -> None:
         """Look at partitions that were assigned; those with a death in their commits are suspect."""
+        self._giving_up = False
         troubled = [work for work in works if work.crash.deaths]
         if not troubled:
             return
@@ -69,8 +72,8 @@ class Careful:
             self._retries.discard(work)
             self._named.discard(work)
             self._end(work)
+        self._giving_up = True
         if self._answer is not None:
-            # The thread that commits may be waiting for the very records that wait for its commit.
             _set(self._answer, False)
 
     def choose(self, batch: Sequence[Record]) -> list[Record]:
@@ -92,7 +95,7 @@ class Careful:
     async def turn(self, group: Sequence[Record]) -> AsyncIterator[bool]:
         """Wait for the turn of a group and name its records; when it ends they have not killed anybody.
 
-        Yields whether it may run: not when one of its partitions is being given up.
+        Yields whether it may run: not while partitions are given up, its own or others.
         """
         self._waiting += 1
         try:
@@ -115,20 +118,20 @@ class Careful:
         return offsets
 
     async def _name(self, named: dict[PartitionWork, list[int]]) -> bool:
-        """Commit that these records run now, as often as it fails; return False when a partition is given up."""
+        """Commit that these records run now, as often as it fails; return False while partitions are given up."""
         for work, offsets in named.items():
             work.crash = work.crash.naming(offsets)
         works = list(self._named.union(named))
         self._named = set(named)
-        while works and self.commit_now is not None and not any(work.closed for work in named):
+        while works and self.commit_now is not None and not self._giving_up:
             self._answer = asyncio.get_running_loop().create_future()
             self.commit_now(works, partial(_answer, self._answer))
             if await self._answer:
                 return True
-            if not any(work.closed for work in named):
+            if not self._giving_up:
                 await asyncio.sleep(_AGAIN_SECONDS)
             works = [work for work in works if not work.closed]
-        return not any(work.closed for work in named)
+        return not self._giving_up
 
     def _clear(self, named: dict[PartitionWork, list[int]]) -> None:
         """Say that the records named last have run, so that nobody blames them for a later death."""

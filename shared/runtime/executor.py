@@ -44,6 +44,8 @@ from omnibase_infra.shared.runtime.records import GONE, Record
 
 # Between two tries while a dependency fails and its breaker has not opened yet.
 UNAVAILABLE_DELAY_SECONDS: Final = 0.2
+# Until records are offered again that could not run while partitions were given up.
+GIVEN_BACK_SECONDS: Final = 0.05
 # Between two tries to make a failure durable.
 SETTLE_DELAY_SECONDS: Final = 1.0
 
@@ -187,7 +189,8 @@ class Executor:
         try:
             async with self._careful.turn(group) as may_run:
                 if not may_run:
-                    self._lanes.requeue(group)
+                    for record in group:
+                        self._lanes.postpone(record, GIVEN_BACK_SECONDS)
                 elif len(group) == 1 and self._careful.is_guilty(group[0]):
                     await self._quarantine(lane, group[0])
                 else:

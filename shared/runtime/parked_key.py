@@ -87,10 +87,11 @@ class ParkedKey:
         followers: records of the source, in memory, behind all that is parked.
         delivering: source records on their way into the retry topic.
         running: the one that has been let run.
+        highest: the largest original offset that was parked.
         held: original offsets of dead letters that somebody has to decide on first.
     """
 
-    __slots__ = ("_order", "delivering", "followers", "held", "records", "running", "slot")
+    __slots__ = ("_order", "delivering", "followers", "held", "highest", "records", "running", "slot")
 
     def __init__(self, slot: Slot) -> None:
         self.slot = slot
@@ -99,11 +100,13 @@ class ParkedKey:
         self.delivering: dict[Identity, Record] = {}
         self.running: ParkedRecord | None = None
         self.held: dict[int, Record | None] = {}
+        self.highest = -1
         self._order: list[Identity] = []
 
     def add(self, parked: ParkedRecord) -> None:
         """Put a record in its place."""
         self.records[parked.identity] = parked
+        self.highest = max(self.highest, parked.identity[0])
         heapq.heappush(self._order, parked.identity)
 
     def head(self) -> ParkedRecord | None:
@@ -118,7 +121,7 @@ class ParkedKey:
         if self.running is not None:
             return False
         offset, redrive_id = parked.identity
-        if self.held and not (redrive_id and offset in self.held):
+        if self.held and offset >= min(self.held) and not (redrive_id and offset in self.held):
             return False
         if not redrive_id and self.followers and self.followers[0].offset < offset:
             return False  # it is about to be parked before this one

@@ -341,9 +341,9 @@ class PartitionParking:
     def _see_to_followers(self, key: ParkedKey) -> None:
         """Have source records behind a key written to the retry topic, unless they are going to run soon.
 
-        Below what an owner before us had parked they belong before it, and only what is parked is put in order.
+        Below something parked they belong before it, and only what is parked is put in order.
         """
-        if key.followers and (key.followers[0].offset < self.known_below or not self._drains(key)):
+        if key.followers and (key.followers[0].offset < key.highest or not self._drains(key)):
             self._host.park_followers(self, key)
 
     def _drains(self, key: ParkedKey) -> bool:
