@@ -100,7 +100,7 @@ async def measure(arena: Arena, seconds: float, quiet: float, console: Console) 
     console.print(f"after:         {_line(after)}")
 
     async def all_done() -> bool:
-        return await arena.fleet.fetch_value(_ROWS) >= flow.sent
+        return bool(await arena.fleet.fetch_value(_ROWS) >= flow.sent)
 
     await eventually(all_done, "everything is done", 120 + left * SECONDS_EACH)
     normal, slowed = statistics.median(before + after), statistics.median(during)
