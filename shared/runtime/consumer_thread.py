@@ -36,7 +36,7 @@ POLL_SECONDS: Final = 0.1
 HURRIED_POLL_SECONDS: Final = 0.002
 # Finished records kept behind one that is not; beyond it their partition waits, or memory would grow without bound.
 LEDGER_RECORDS: Final = 50_000
-# Parked records whose places are known in memory; beyond it no more of their partition's source is read.
+# Entries of a retry partition kept for the first that has not ended; beyond it no more of its source is read.
 PARKED_RECORDS: Final = 200_000
 _OFFSET_ERRORS: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 _TOPIC_ERRORS: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
@@ -405,7 +405,7 @@ class ConsumerThread(threading.Thread):
 
 def _is_held_up(work: PartitionWork) -> bool:
     parking = work.parking
-    if parking is not None and (not parking.folded or parking.size > PARKED_RECORDS):
+    if parking is not None and (not parking.folded or parking.retry.holds_more_than(PARKED_RECORDS)):
         return True
     return work.holds_more_than(LEDGER_RECORDS)
 

@@ -277,6 +277,7 @@ class Parking:
             return
         if entry.state is None:
             record.origin, record.headers = entry.origin, entry.own_headers
+            record.timestamp_ms = entry.origin.timestamp_ms  # how long it has taken counts from there
             try:
                 self._intake.admit(record)
             except (RecordRefusedError, Ignored) as error:

@@ -405,9 +405,15 @@ class Worker:
             "worker": "stopping" if self._stop.is_set() else "ok",
             "kafka": self._kafka_problem or "ok",
             "assignment": "ok" if assigned else "waiting for the group",
+            "retries": self._describe_retries(),
             **self._dependencies.describe(),
         }
         return all(state == "ok" for state in states.values()), states
+
+    def _describe_retries(self) -> str:
+        works = list(self._thread.works.values()) if self._thread is not None else []
+        unread = sum(work.is_retry and work.parking is not None and not work.parking.folded for work in works)
+        return f"reading what is parked of {unread} partitions" if unread else "ok"
 
     def info(self) -> dict[str, Any]:
         """Return contract, version and assignment."""
