@@ -6,8 +6,10 @@ one of the same transactional id, by its higher epoch, keeps them from counting 
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from logging import ERROR
@@ -116,7 +118,6 @@ class TransactionClient:
         self._log = ClientLog(log, str(config["client.id"]))
         self._failures: dict[int, KafkaError] = {}
         self._began = self._deadline = time.monotonic()
-        self._has_gap = False
         callbacks: dict[str, Any] = {"logger": self._log, "error_cb": self._log.error}
         if on_statistics is not None:
             callbacks["stats_cb"] = lambda text: on_statistics(parse_statistics(text))
@@ -124,14 +125,6 @@ class TransactionClient:
             self._producer = Producer(dict(config) | callbacks)
         except KafkaException as error:
             raise SettingsError(f"the Kafka client refuses the settings of producer {self._id}: {error}") from error
-
-    @property
-    def usable(self) -> bool:
-        """Return whether the next transaction can go through this client.
-
-        A record that was not taken leaves a gap in the numbers that the broker expects, on which the next one fails.
-        """
-        return not self._has_gap
 
     def open(self, seconds: float) -> None:
         """Register at the coordinator: fences older clients of the id, and ends what they left open.
@@ -161,7 +154,8 @@ class TransactionClient:
             alone: indexes of records that go in requests of their own, to find the one that the broker refuses.
 
         Raises:
-            TransactionAbortedError: nothing of it happened, and `run` may be called again.
+            TransactionAbortedError: nothing of it happened. The client must be replaced all the same: records that
+                were not taken leave a gap in the numbers that the broker expects, on which the next would fail.
             OutputsRefusedError: likewise, and the same records will be refused again.
             ClientSpentError: the client must be closed and replaced.
             ProducerFencedError: another process has the transactional id.
@@ -200,9 +194,16 @@ class TransactionClient:
 
     def send_offsets(self, offsets: Sequence[TopicPartition], group: Any) -> None:
         """Make the group's new positions part of the transaction; refused when `group` is of an older generation."""
-        self._call(
-            "send_offsets_to_transaction", partial(self._producer.send_offsets_to_transaction, [*offsets], group)
-        )
+        # This call ignores its time-out (librdkafka's issues 5456 and 5511), so it gets a thread that can be left alone:
+        # the next client of the id makes an end of it.
+        send = partial(self._producer.send_offsets_to_transaction, [*offsets], group)
+        done: Future[None] = Future()
+        work = partial(_settle, done, partial(self._call, "send_offsets_to_transaction", send))
+        threading.Thread(target=work, name="kafka-offsets", daemon=True).start()
+        try:
+            done.result(max(0.0, self._deadline - time.monotonic()))
+        except TimeoutError as error:
+            raise ClientSpentError(f"the offsets were not taken within {ATTEMPT_SECONDS:g} s") from error
 
     def flush(self) -> None:
         """Wait until the broker has answered for every record."""
@@ -210,7 +211,6 @@ class TransactionClient:
             if time.monotonic() >= self._deadline:
                 raise ClientSpentError(f"{left} records were not confirmed within {ATTEMPT_SECONDS:g} s")
         if self._failures:
-            self._has_gap = True
             index, error = min(self._failures.items())
             raise _AbortNeededError(f"record {index} was not taken: {error.str()}")
 
@@ -335,6 +335,15 @@ class TransactionClient:
             errors=refused,
             alone=len(refused) == 1 and index in alone,
         )
+
+
+def _settle(done: Future[None], step: Callable[[], None]) -> None:
+    try:
+        step()
+    except BaseException as error:  # noqa: BLE001 - it is the waiting thread's
+        done.set_exception(error)
+    else:
+        done.set_result(None)
 
 
 def _note_report(failures: dict[int, KafkaError], index: int, error: KafkaError | None, _: Message) -> None:

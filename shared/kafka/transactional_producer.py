@@ -30,6 +30,9 @@ OPEN_SECONDS: Final = 5.0
 # Between two tries to open a client, or to learn what became of a transaction.
 RETRY_SECONDS: Final = 0.5
 
+# A transaction with all its bounds, and some time to open the next client.
+LONGEST_SECONDS: Final = 30.0
+
 WasCommitted = Callable[[], bool]
 
 
@@ -89,7 +92,7 @@ class TransactionalProducer:
         self._make_client = make_client
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._failure: OmnibaseError | None = None
-        self._busy = False
+        self._busy_since: float | None = None
         self._stopping = threading.Event()
         self._lock = threading.Lock()  # between a late `submit` and the thread's last look at the queue
         self._ended = False
@@ -143,8 +146,9 @@ class TransactionalProducer:
 
     @property
     def is_cut_off(self) -> bool:
-        """Return whether a transaction waits for brokers to which there is no connection."""
-        return self._busy and self.connected_brokers == 0
+        """Return whether a transaction waits for brokers to which there is no connection, or far too long for anything."""
+        since = self._busy_since
+        return since is not None and (self.connected_brokers == 0 or time.monotonic() - since > LONGEST_SECONDS)
 
     def stop(self) -> None:
         """Let the thread end after the transaction under way; the others are refused."""
@@ -190,7 +194,7 @@ class TransactionalProducer:
 
     def _run(self, client: TransactionClient, job: _Job) -> TransactionClient | None:
         """Run a transaction and complete its future; return the client to go on with, None when there is none."""
-        self._busy = True
+        self._busy_since = time.monotonic()
         try:
             client.run(job.records, job.topics, job.offsets, job.group, job.alone)
         except ClientSpentError as spent:
@@ -199,16 +203,15 @@ class TransactionalProducer:
             return self._recover(job, spent)
         except TransactionAbortedError as error:
             job.future.set_exception(error)
-            if not client.usable:
-                client.close()
-                return self._opened()
+            client.close()
+            return self._opened()
         except BaseException as error:
             job.future.set_exception(error)
             raise
         else:
             job.future.set_result(None)
         finally:
-            self._busy = False
+            self._busy_since = None
         return client
 
     def _recover(self, job: _Job, spent: ClientSpentError) -> TransactionClient | None:

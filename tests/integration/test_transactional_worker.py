@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 from tests.integration.tally import TallyFleet, TallyLoad, read_committed, tally_fleet
 
 from omnibase_infra.shared.core import envelope as envelopes
-from omnibase_infra.shared.core.settings import Settings
+from omnibase_infra.shared.core.settings import Settings, require_kafka
 from omnibase_infra.shared.local_services import KafkaService
 from omnibase_infra.shared.testing.fleet import WorkerProcess, eventually
 
@@ -182,7 +182,7 @@ def read(message: object) -> envelopes.Envelope:
 
 def limit_records(fleet: TallyFleet, topic: str, size: int) -> None:
     """Let a topic take records of so many bytes at most."""
-    admin = AdminClient({"bootstrap.servers": fleet.settings.kafka_bootstrap_servers})
+    admin = AdminClient({"bootstrap.servers": require_kafka(fleet.settings)})
     entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, fleet.physical(topic), incremental_configs=[entry])
     for future in admin.incremental_alter_configs([resource]).values():

@@ -225,17 +225,20 @@ async def test_what_a_dead_process_left_open_is_aborted_when_its_successor_start
     del dead
 
 
+@pytest.mark.parametrize("with_offsets", [False, True])
 async def test_brokers_that_are_away_abort_the_transaction_and_the_next_one_goes_through_when_they_are_back(
-    kafka_own_broker: tuple[KafkaService, Settings],
+    kafka_own_broker: tuple[KafkaService, Settings], with_offsets: bool
 ) -> None:
     service, settings = kafka_own_broker
     topics, consumers = TopicCreator(settings), ConsumerFactory(settings)
-    (topic,) = topics(ORDERS)
+    topic, inputs = topics(ORDERS, INPUTS)
+    consumer = await asyncio.to_thread(joined, consumers(), inputs)
+    offsets = [TopicPartition(inputs, 0, 1)] if with_offsets else []
     log = RecordedLog()
     async with producing(settings, log=log) as producer:
         await producer.send([record(1)])
         await asyncio.to_thread(service.stop)
-        waiting = producer.submit([record(2)])
+        waiting = producer.submit([record(2)], offsets, consumer.consumer_group_metadata())
         await asyncio.sleep(ATTEMPT_SECONDS + 2)
         assert not waiting.done()
         await asyncio.to_thread(service.start)
@@ -244,7 +247,7 @@ async def test_brokers_that_are_away_abort_the_transaction_and_the_next_one_goes
         await producer.send([record(3)])
     assert [line for line in log if line.event == "kafka_producer_replaced"]
     found = [message.value() for message in await asyncio.to_thread(consumers.read, topic)]
-    consumers.close_all()
+    await asyncio.to_thread(consumers.close_all)
     assert found == [b"1", b"3"]
 
 
