@@ -220,7 +220,6 @@ async def test_it_is_ready_when_kafka_its_dependencies_and_its_assignment_are_th
     assert process.problems() == {
         "kafka": "not connected yet",
         "assignment": "waiting for the group",
-        "retries": "ok",
         "postgres": "not checked yet",
     }
     async with process.running() as task:
