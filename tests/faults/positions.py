@@ -152,9 +152,10 @@ async def clock_moved(arena: Arena) -> None:
 
 
 def positions(arena: Arena) -> dict[Partition, int]:
-    """Return what the group has committed. Blocks."""
-    name = arena.fleet.physical(arena.fleet.spec.subscribe[0])
-    partitions = [Partition(name, number) for number in range(arena.fleet.spec.partitions)]
+    """Return what the group has committed, on its retry topics too. Blocks."""
+    spec = arena.fleet.spec
+    names = [arena.fleet.physical(topic) for topic in (*spec.subscribe, *map(str, spec.retry_topics.values()))]
+    partitions = [Partition(name, number) for name in names for number in range(spec.partitions)]
     return dict(admin(arena).group(group(arena), partitions).committed)
 
 
