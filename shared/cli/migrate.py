@@ -66,16 +66,16 @@ async def _migrate(nodes: list[str], *, dry_run: bool, quiet: bool) -> list[Migr
 
 
 def _node_folders(nodes: list[str]) -> list[Path]:
-    from omnibase_infra import workers
     from omnibase_infra.shared.postgres.migrations import newest_node_folders
     from omnibase_infra.shared.registry.nodes import find_node
+    from omnibase_infra.shared.registry.packages import worker_folders
 
-    folders = newest_node_folders(Path(str(workers.__file__)).parent)
-    names = [node.replace("-", "_") for node in nodes] or list(folders)
-    for name in names:
-        if name not in folders:
-            find_node(name)  # raises, with what there is and a close match
-    return [folders[name] for name in dict.fromkeys(names)]
+    folders: dict[str, Path] = {}
+    for root in worker_folders():
+        folders |= newest_node_folders(root)
+    names = [node.replace("-", "_") for node in nodes] or sorted(folders)
+    # Looking for one that has no contract raises, with what there is and a close match.
+    return [folders.get(name) or find_node(name).folder for name in dict.fromkeys(names)]
 
 
 def _print_step(step: MigrationStep) -> None:
