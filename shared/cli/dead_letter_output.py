@@ -18,25 +18,21 @@ from omnibase_infra.shared.runtime.dead_letter_resolutions import DeadLetterStat
 from omnibase_infra.shared.runtime.dead_letter_view import DeadLetter, ReadableDeadLetter
 from omnibase_infra.shared.runtime.redrive_selection import Selection
 
-# Of more rows, columns are aligned without measuring every cell on a terminal: a hundred times quicker.
-_RICH_ROWS: Final = 1000
 _SHOWN_KEY: Final = 40
+# Enough to tell failures apart, and what `--fingerprint` takes.
+_SHOWN_FINGERPRINT: Final = 8
 _SHOWN_MESSAGE: Final = 100
 _SHOWN_TEXT: Final = 4000
 
-_LIST_COLUMNS: Final = ("place", "time", "key", "code", "type", "fingerprint", "attempts", "state")
+_LIST_COLUMNS: Final = ("place", "time", "key", "code", "type", "failure", "attempts", "state")
 _GROUP_COLUMNS: Final = (
-    "fingerprint", "code", "open", "redriven", "discarded", "first", "last", "examples", "message",
+    "failure", "code", "open", "redriven", "discarded", "first", "last", "examples", "message",
 )  # fmt: skip
 
 
 def print_letters(letters: Sequence[tuple[DeadLetter, DeadLetterState]]) -> None:
     """Print dead letters, one a row."""
-    rows = [_row(letter, state) for letter, state in letters]
-    if len(rows) <= _RICH_ROWS:
-        console.print_table(_LIST_COLUMNS, rows)
-    else:
-        typer.echo("\n".join(_aligned(_LIST_COLUMNS, rows)))
+    _print_aligned(_LIST_COLUMNS, [_row(letter, state) for letter, state in letters])
 
 
 def print_letters_json(snapshot: DeadLetterSnapshot, letters: Iterable[tuple[DeadLetter, DeadLetterState]]) -> None:
@@ -48,22 +44,22 @@ def print_letters_json(snapshot: DeadLetterSnapshot, letters: Iterable[tuple[Dea
 
 def print_groups(groups: Sequence[FailureGroup]) -> None:
     """Print groups, one a row."""
-    console.print_table(
+    _print_aligned(
         _GROUP_COLUMNS,
-        (
+        [
             (
-                group.fingerprint or "-",
-                group.code or "-",
-                group.open,
-                group.redriven,
-                group.discarded,
-                time_text(group.first_ms),
-                time_text(group.last_ms),
+                _fingerprint(group.fingerprint),
+                printable(group.code) or "-",
+                str(group.open),
+                str(group.redriven),
+                str(group.discarded),
+                _second(group.first_ms),
+                _second(group.last_ms),
                 " ".join(map(str, group.examples)),
                 _cut(printable(group.message), _SHOWN_MESSAGE),
             )
             for group in groups
-        ),
+        ],
     )
 
 
@@ -92,19 +88,19 @@ def print_selection(selection: Selection, verb: str) -> None:
     chosen = [(letter, "open") for item in selection.chosen for letter in item.letters]
     groups = grouped(chosen)  # type: ignore[arg-type]  # "open" is a state
     if groups:
-        console.print_table(
-            ("fingerprint", "code", verb, "first", "last", "message"),
-            (
+        _print_aligned(
+            ("failure", "code", verb, "first", "last", "message"),
+            [
                 (
-                    group.fingerprint or "-",
-                    group.code or "-",
-                    group.count,
-                    time_text(group.first_ms),
-                    time_text(group.last_ms),
+                    _fingerprint(group.fingerprint),
+                    printable(group.code) or "-",
+                    str(group.count),
+                    _second(group.first_ms),
+                    _second(group.last_ms),
                     _cut(printable(group.message), _SHOWN_MESSAGE),
                 )
                 for group in groups
-            ),
+            ],
         )
     reasons = Counter(item.reason for item in selection.refused)
     examples = {item.reason: item.letter.place for item in selection.refused}
@@ -208,20 +204,36 @@ def printable(text: str) -> str:
 def _row(letter: DeadLetter, state: DeadLetterState) -> tuple[str, ...]:
     return (
         str(letter.place),
-        time_text(letter.timestamp_ms),
+        _second(letter.timestamp_ms),
         key_text(letter.key),
         printable(letter.code) or "-",
-        printable(letter.event_type) or "-",
-        printable(letter.fingerprint) or "-",
+        _event(letter.event_type),
+        _fingerprint(letter.fingerprint),
         str(letter.attempts),
         state,
     )
 
 
-def _aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def _print_aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows under column titles, each on one line however narrow the terminal is: for grep, and for 100,000."""
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-    for row in (columns, *rows):
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in (columns, *rows))
+    typer.echo("\n".join(lines))
+
+
+def _event(event_type: str) -> str:
+    """Return the event part of a type, or what there is instead."""
+    segments = event_type.split(".")
+    return printable(segments[3] if len(segments) == 5 else event_type) or "-"
+
+
+def _fingerprint(text: str) -> str:
+    return printable(text[:_SHOWN_FINGERPRINT]) or "-"
+
+
+def _second(timestamp_ms: int) -> str:
+    """Return a time as `--since` takes it, to the second."""
+    return time_text(timestamp_ms - timestamp_ms % 1000).replace(".000Z", "Z")
 
 
 def _key_json(key: bytes | None) -> dict[str, str | None]:

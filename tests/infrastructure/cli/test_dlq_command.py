@@ -114,10 +114,10 @@ def test_the_list_says_when_what_why_and_where_each_stands(operator: Operator) -
     result = operator.run("list", "postgres-adapter", "--all")
 
     title, *rows = result.stdout.splitlines()
-    assert title.split() == ["place", "time", "key", "code", "type", "fingerprint", "attempts", "state"]
+    assert title.split() == ["place", "time", "key", "code", "type", "failure", "attempts", "state"]
     first = rows[0].split()
     assert (first[0], first[2], first[3], first[6], first[7]) == ("0/0", "key-0", "internal-error", "3", "open")
-    assert first[4] == "onex.cmd.postgres-adapter.execute-statement.v1"
+    assert first[4] == "execute-statement"
     assert [row.split()[-1] for row in rows] == ["open", "discarded", "open"]
     assert result.stderr == "3 of 3 dead letters of postgres-adapter v1\n"
     assert [line["offset"] for line in operator.json("list", "postgres-adapter")] == [0, 2]
@@ -150,7 +150,7 @@ def test_groups_are_failures_with_counts_times_and_examples(operator: Operator) 
     result = operator.run("group", "postgres-adapter")
 
     title, first, *_ = result.stdout.splitlines()
-    assert title.split()[:5] == ["fingerprint", "code", "open", "redriven", "discarded"]
+    assert title.split()[:5] == ["failure", "code", "open", "redriven", "discarded"]
     assert first.split()[1:5] == ["internal-error", "3", "0", "0"]
     assert "0/0 0/6 0/12" in first
     assert result.stderr == "13 dead letters of postgres-adapter v1 in 6 groups\n"
