@@ -46,6 +46,10 @@ T = TypeVar("T")
 K = TypeVar("K")
 
 TIMEOUT_SECONDS: Final = 10.0
+# A new cluster first makes the topic that keeps committed offsets, and changes wait for other brokers.
+PATIENCE: Final = 3
+# How long a broker may not yet know a topic that another one has created.
+SETTLING_SECONDS: Final = 3.0
 # How long a created topic or partition may take to reach every broker and get its leader.
 VISIBLE_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.05
@@ -69,6 +73,7 @@ _TRANSIENT: Final = frozenset(
         KafkaError._WAIT_COORD,
     )
 )
+_SETTLING: Final = frozenset((KafkaError._NOENT, KafkaError.UNKNOWN_TOPIC_OR_PART))
 _UNREACHABLE: Final = _TRANSIENT | {
     KafkaError._TRANSPORT,
     KafkaError._ALL_BROKERS_DOWN,
@@ -107,13 +112,14 @@ class KafkaTopicAdmin:
         Args:
             settings: of the cluster.
             log: where the client's own lines go.
-            timeout_seconds: of each request.
+            timeout_seconds: of questions about topics; those about groups, and changes, take up to three times as long.
 
         Raises:
             SettingsError: no broker is set, or the settings do not fit together.
         """
         self._address = require_kafka(settings)
         self._timeout = timeout_seconds
+        self._patient_timeout = PATIENCE * timeout_seconds
         self._reasons: list[str] = []
         self._client_log = ClientLog(log, "topic-admin")
         self._config: dict[str, Any] = {
@@ -163,7 +169,7 @@ class KafkaTopicAdmin:
         """Create a topic; return False when it already exists. When it returns, the topic can be used."""
         wanted = NewTopic(topic, num_partitions=partitions, replication_factor=replication, config=dict(config))
         created = self._change(
-            lambda: self._client.create_topics([wanted], request_timeout=self._timeout),
+            lambda: self._client.create_topics([wanted], request_timeout=self._patient_timeout),
             f"creating {topic}",
             already=KafkaError.TOPIC_ALREADY_EXISTS,
         )
@@ -176,7 +182,7 @@ class KafkaTopicAdmin:
             return False
         wanted = NewPartitions(topic, total)
         created = self._change(
-            lambda: self._client.create_partitions([wanted], request_timeout=self._timeout),
+            lambda: self._client.create_partitions([wanted], request_timeout=self._patient_timeout),
             f"adding partitions to {topic}",
             already=KafkaError.INVALID_PARTITIONS,
         )
@@ -192,14 +198,14 @@ class KafkaTopicAdmin:
         ]
         resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
         self._answers(
-            lambda: self._client.incremental_alter_configs([resource], request_timeout=self._timeout),
+            lambda: self._client.incremental_alter_configs([resource], request_timeout=self._patient_timeout),
             f"changing settings of {topic}",
         )
 
     def group(self, group: str, partitions: Collection[Partition]) -> GroupState:
         """Return what a consumer group has committed on these partitions, and how many members it has."""
         described = self._answers(
-            lambda: self._client.describe_consumer_groups([group], request_timeout=self._timeout),
+            lambda: self._client.describe_consumer_groups([group], request_timeout=self._patient_timeout),
             f"the members of {group}",
             absent=KafkaError.GROUP_ID_NOT_FOUND,
         )
@@ -219,7 +225,9 @@ class KafkaTopicAdmin:
         asked = [TopicPartition(partition.topic, partition.number) for partition in partitions]
         consumer = Consumer(self._config | {"client.id": "topic-admin-offsets", "group.id": group})
         try:
-            places = self._retried(lambda: _without_errors(consumer.committed(asked, timeout=self._timeout)), what)
+            places = self._retried(
+                lambda: _without_errors(consumer.committed(asked, timeout=self._patient_timeout)), what
+            )
         finally:
             consumer.close()
         return {
@@ -231,7 +239,7 @@ class KafkaTopicAdmin:
         places = [TopicPartition(partition.topic, partition.number, offset) for partition, offset in offsets.items()]
         self._answers(
             lambda: self._client.alter_consumer_group_offsets(
-                [ConsumerGroupTopicPartitions(group, places)], request_timeout=self._timeout
+                [ConsumerGroupTopicPartitions(group, places)], request_timeout=self._patient_timeout
             ),
             f"committing offsets of {group} on {', '.join(sorted(map(str, offsets)))}",
         )
@@ -260,6 +268,7 @@ class KafkaTopicAdmin:
 
     def _metadata(self) -> ClusterMetadata:
         """Ask for all topics: asking for one by name would have some brokers create it."""
+        self._forget_reasons()
         try:
             return self._client.list_topics(timeout=self._timeout)
         except KafkaException as error:
@@ -288,7 +297,8 @@ class KafkaTopicAdmin:
 
     def _retried(self, ask: Callable[[], T], what: str) -> T:
         """Return what is asked for; ask again while the cluster is busy with itself, up to the time-out."""
-        deadline = time.monotonic() + self._timeout
+        self._forget_reasons()
+        started = time.monotonic()
         while True:
             try:
                 return ask()
@@ -296,7 +306,8 @@ class KafkaTopicAdmin:
                 raise self._unreachable(what, "no answer") from error
             except KafkaException as error:
                 reason = error.args[0]
-                if reason.code() not in _TRANSIENT or time.monotonic() > deadline:
+                waited = time.monotonic() - started
+                if waited >= _retry_seconds(reason.code(), self._patient_timeout):
                     raise self._classified(reason, what) from error
             time.sleep(_POLL_SECONDS)
 
@@ -304,7 +315,7 @@ class KafkaTopicAdmin:
         answers: dict[K, T] = {}
         for key, future in futures.items():
             try:
-                answer = future.result(self._timeout + _GRACE_SECONDS)
+                answer = future.result(self._patient_timeout + _GRACE_SECONDS)
             except KafkaException as error:
                 if error.args[0].code() != absent:
                     raise
@@ -313,6 +324,11 @@ class KafkaTopicAdmin:
                 _without_errors(answer.topic_partitions or [])
             answers[key] = answer
         return answers
+
+    def _forget_reasons(self) -> None:
+        """Drop what the client noted before, so that an error is explained by what happened during its request."""
+        self._client.poll(0)
+        self._reasons.clear()
 
     def _note(self, error: KafkaError) -> None:
         self._client_log.error(error)
@@ -336,10 +352,17 @@ class KafkaTopicAdmin:
         self._client.poll(_REASON_SECONDS)
         noted = self._reasons[-1] if self._reasons else reason
         return DependencyUnavailableError(
-            f"no Kafka broker at {self._address} answered {what} within {self._timeout:g} s: {noted}",
+            f"no Kafka broker at {self._address} answered {what} in time: {noted}",
             dependency="kafka",
             hint="check OMNIBASE_KAFKA_BOOTSTRAP_SERVERS and the security settings, or run `omninode infra status`",
         )
+
+
+def _retry_seconds(code: int, patient: float) -> float:
+    """Return for how long an answer is no answer yet."""
+    if code in _TRANSIENT:
+        return patient
+    return SETTLING_SECONDS if code in _SETTLING else 0.0
 
 
 def _without_errors(places: list[TopicPartition]) -> list[TopicPartition]:

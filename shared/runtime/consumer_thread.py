@@ -195,9 +195,7 @@ class ConsumerThread(threading.Thread):
             messages = [first]
             messages.extend(self._consumer.consume(BATCH_RECORDS - 1, 0))
             self._hand_over(messages)
-        for work, offset in self._ends.items():
-            if work.parking is not None and work.parking.waits_for_source:
-                self._loop.reached_end(work, offset)
+        self._look_at_ends()
         while self._requests:
             self._requests.popleft()()
         if self._retried_later:
@@ -249,6 +247,14 @@ class ConsumerThread(threading.Thread):
             self._loop.received_parked(parked)
         self._report_ends()
 
+    def _look_at_ends(self) -> None:
+        """Go on from the ends that partitions were read to."""
+        for work, offset in self._ends.items():
+            if not work.is_retry and work.parking is not None and work.parking.waits_for_source:
+                self._loop.reached_end(work, offset)
+            if offset > work.finished_to:
+                work.reached_end(offset)
+
     def _report_ends(self) -> None:
         """Tell of retry partitions that were read to their ends, after the records before them."""
         for work in self._retry_ends:
@@ -262,8 +268,10 @@ class ConsumerThread(threading.Thread):
         if error.code() == KafkaError._PARTITION_EOF:
             work = self.works.get((message.topic(), message.partition()))  # type: ignore[arg-type]
             if work is not None and not work.closed:
-                ends = self._retry_ends if work.is_retry else self._ends
-                ends[work] = message.offset() or 0
+                offset = message.offset() or 0
+                self._ends[work] = offset
+                if work.is_retry:
+                    self._retry_ends[work] = offset
             return
         place = f"{message.topic()}[{message.partition()}]"
         if error.code() in _OFFSET_ERRORS:

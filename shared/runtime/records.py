@@ -190,6 +190,15 @@ class PartitionWork:
             self._committable = ledger.popleft().offset + 1
         return self._committable
 
+    def reached_end(self, offset: int) -> None:
+        """Go up to the end of the log where nothing is left to finish: what lies between is no records. Consumer thread.
+
+        Call it after the records before the end have entered.
+        """
+        self.advance()
+        if not self._ledger and offset > self._committable:
+            self._committable = offset
+
     def holds_more_than(self, limit: int) -> bool:
         """Return whether more records than that are kept for the first unfinished one. Consumer thread."""
         if len(self._ledger) <= limit:

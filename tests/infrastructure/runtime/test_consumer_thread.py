@@ -157,6 +157,17 @@ def test_only_what_is_finished_without_a_gap_is_committed(member: Member) -> Non
     until(lambda: member.consumer.offsets[REQUESTS, 0] == 10, "all three are committed")
 
 
+def test_the_end_of_a_log_is_committed_where_nothing_before_it_is_unfinished(member: Member) -> None:
+    """A transaction's marker takes an offset and is no record: without it the group would never seem to be through."""
+    member.consumer.assign((REQUESTS, 0))
+    member.consumer.then(message(0), ScriptedMessage(REQUESTS, 0, 3, error=KafkaError(KafkaError._PARTITION_EOF)))
+    (record,) = member.received(1)
+    member.happened()
+    assert member.consumer.offsets[REQUESTS, 0] == 0
+    record.stage = DONE
+    until(lambda: member.consumer.offsets[REQUESTS, 0] == 3, "the marker counts as finished with the record")
+
+
 def test_a_position_is_committed_once_and_again_when_that_failed(member: Member) -> None:
     member.consumer.assign((REQUESTS, 0))
     member.consumer.refuse_commits = KafkaError(KafkaError._TIMED_OUT)
