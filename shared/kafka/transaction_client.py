@@ -117,6 +117,7 @@ class TransactionClient:
         self._seconds = int(config["transaction.timeout.ms"]) / 1000
         self._log = ClientLog(log, str(config["client.id"]))
         self._failures: dict[int, KafkaError] = {}
+        self._all_taken = True
         self._began = self._deadline = time.monotonic()
         callbacks: dict[str, Any] = {"logger": self._log, "error_cb": self._log.error}
         if on_statistics is not None:
@@ -125,6 +126,14 @@ class TransactionClient:
             self._producer = Producer(dict(config) | callbacks)
         except KafkaException as error:
             raise SettingsError(f"the Kafka client refuses the settings of producer {self._id}: {error}") from error
+
+    @property
+    def usable(self) -> bool:
+        """Return whether the next transaction can go through this client.
+
+        Records that were not taken leave a gap in the numbers that the broker expects, on which the next would fail.
+        """
+        return self._all_taken
 
     def open(self, seconds: float) -> None:
         """Register at the coordinator: fences older clients of the id, and ends what they left open.
@@ -154,8 +163,7 @@ class TransactionClient:
             alone: indexes of records that go in requests of their own, to find the one that the broker refuses.
 
         Raises:
-            TransactionAbortedError: nothing of it happened. The client must be replaced all the same: records that
-                were not taken leave a gap in the numbers that the broker expects, on which the next would fail.
+            TransactionAbortedError: nothing of it happened. Whether the client goes on says `usable`.
             OutputsRefusedError: likewise, and the same records will be refused again.
             ClientSpentError: the client must be closed and replaced.
             ProducerFencedError: another process has the transactional id.
@@ -213,6 +221,7 @@ class TransactionClient:
         if self._failures:
             index, error = min(self._failures.items())
             raise _AbortNeededError(f"record {index} was not taken: {error.str()}")
+        self._all_taken = True
 
     def commit(self) -> None:
         """Commit; afterwards everything of the transaction is visible."""
@@ -251,6 +260,7 @@ class TransactionClient:
 
     def _produce_one(self, index: int, record: OutboundRecord, topic: str) -> None:
         headers = record.headers
+        self._all_taken = False
         while True:
             try:
                 self._producer.produce(

@@ -203,8 +203,9 @@ class TransactionalProducer:
             return self._recover(job, spent)
         except TransactionAbortedError as error:
             job.future.set_exception(error)
-            client.close()
-            return self._opened()
+            if not client.usable:
+                client.close()
+                return self._opened()
         except BaseException as error:
             job.future.set_exception(error)
             raise

@@ -413,7 +413,7 @@ async def test_a_mark_in_the_commit_tells_what_became_of_a_transaction() -> None
     assert transaction.was_committed()
 
 
-@pytest.mark.parametrize("crash", [CrashRecord(), CrashRecord(deaths=2, until=9, running=4, times=1)])
+@pytest.mark.parametrize("crash", [CrashRecord(), CrashRecord(deaths=2, until=9, running=(4,), suspects=(5,))])
 def test_the_mark_leaves_what_a_commit_says_of_deaths_as_it_was(crash: CrashRecord) -> None:
     metadata = crash.metadata(3)
     marked = transactional_commits._marked(metadata, "0123")
