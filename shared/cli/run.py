@@ -6,7 +6,7 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -106,6 +106,7 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
             registry=registry,
             log=log,
             brokers_answer=partial(_brokers_answer, settings, client_log),
+            topic_ids=_topic_ids(spec, settings, client_log),
             producer_is_cut_off=producer_is_cut_off,
         )
         _show_pools(container, worker)
@@ -252,6 +253,17 @@ async def _brokers_answer(settings: Settings, log: LogFunction) -> bool:
     except DependencyUnavailableError:
         return False
     return True
+
+
+def _topic_ids(
+    spec: WorkerSpec, settings: Settings, log: LogFunction
+) -> Callable[[], Awaitable[Mapping[str, str | None]]]:
+    """Return what asks for the ids of the topics that the worker reads."""
+    from omnibase_infra.shared.kafka.topic_identity import TopicIdentity
+
+    topics = [*map(TopicName.parse, spec.subscribe), *spec.retry_topics.values()]
+    identity = TopicIdentity(settings, [topic.physical(settings.realm) for topic in topics], log=log)
+    return partial(asyncio.to_thread, identity.look)
 
 
 def _is_cut_off(producer: ProducerPool) -> bool:

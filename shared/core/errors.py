@@ -9,6 +9,7 @@
     │   ├── UnknownNodeError          no such node
     │   ├── TopicNotDeclaredError     a worker reached for a topic its contract does not list
     │   ├── TopicMissingError         a declared topic does not exist on the cluster
+    │   ├── TopicReplacedError        a topic was deleted and made anew under offsets of the old one
     │   ├── OffsetMissingError        a group has no committed offset where it must have one
     │   ├── OffsetOutOfRangeError     a committed offset points outside the log
     │   ├── CorruptLogError           records of a topic cannot be read by the Kafka client
@@ -126,6 +127,12 @@ class TopicMissingError(ConfigurationError):
     """A declared topic does not exist on the cluster."""
 
     code = "topic-missing"
+
+
+class TopicReplacedError(ConfigurationError):
+    """A topic was deleted and made anew; offsets committed for the old one mean nothing in it."""
+
+    code = "topic-replaced"
 
 
 class OffsetMissingError(ConfigurationError):

@@ -46,6 +46,7 @@ class LogEvent(StrEnum):
     TRANSACTION_ABORTED = "transaction_aborted"
     OUTPUT_REFUSED = "output_refused"
     OFFSET_OUT_OF_RANGE = "offset_out_of_range"
+    TOPIC_DOUBTFUL = "topic_doubtful"
     BROKER_ERROR = "broker_error"
 
     # the Kafka client

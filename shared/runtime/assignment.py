@@ -7,7 +7,7 @@ and with KIP-848.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -18,6 +18,7 @@ from omnibase_infra.shared.runtime.commits import Committing
 from omnibase_infra.shared.runtime.parked_keys import PartitionParking
 from omnibase_infra.shared.runtime.records import PartitionWork
 from omnibase_infra.shared.runtime.start_positions import commit_positions, end_offsets, start_positions
+from omnibase_infra.shared.runtime.topic_watch import replaced
 
 
 class OpenParking(Protocol):
@@ -47,6 +48,7 @@ class Assignment:
         group: str,
         commits: Committing,
         open_parking: OpenParking | None,
+        topic_ids: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._consumer = consumer
         self._topics = topics
@@ -54,17 +56,21 @@ class Assignment:
         self._group = group
         self._commits = commits
         self._open_parking = open_parking
+        self._topic_ids = topic_ids
+        self._ids: Mapping[str, str] = {}
 
     def take(self, partitions: Sequence[TopicPartition]) -> dict[tuple[str, int], PartitionWork]:
         """Begin to read partitions and their retry partitions where the group stands; return their work.
 
         Raises:
             OffsetMissingError, TopicMissingError, DependencyUnavailableError: see `start_positions`.
+            TopicReplacedError: an offset was committed for another topic of the same name.
         """
         if not partitions:
             self._consumer.incremental_assign([])
             return {}
         positions = start_positions(self._consumer, self.with_retries(partitions), self._group)
+        self._check_identity(positions)
         ends = end_offsets(self._consumer, positions)
         at = {(one.topic, one.partition): one for one in positions}
         works: dict[tuple[str, int], PartitionWork] = {}
@@ -93,6 +99,13 @@ class Assignment:
         ]
         return [*partitions, *followers]
 
+    def _check_identity(self, positions: Sequence[TopicPartition]) -> None:
+        self._ids = self._topic_ids()
+        for one in positions:
+            committed_for, id_now = crash_record.topic_id(one.metadata), self._ids.get(one.topic)
+            if committed_for and id_now and committed_for != id_now:
+                raise replaced(one.topic)
+
     def _work(
         self,
         place: TopicPartition,
@@ -102,13 +115,16 @@ class Assignment:
     ) -> PartitionWork:
         work = PartitionWork(topic, place.topic, place.partition, source=source, start=place.offset)
         end = ends.get((place.topic, place.partition), place.offset)
-        work.crash = crash_record.after(place.metadata, place.offset, end)
+        known_id = self._ids.get(place.topic) or crash_record.topic_id(place.metadata)
+        work.crash = crash_record.after(place.metadata, place.offset, end, known_id)
         return work
 
     def _announce(
         self, works: Mapping[tuple[str, int], PartitionWork], at: Mapping[tuple[str, int], TopicPartition]
     ) -> None:
         """Commit, before anything runs, that an owner is at work; what it leaves behind then tells its death."""
+        if self._commits.held:
+            return
         marks = [
             TopicPartition(topic, number, at[topic, number].offset, work.crash.metadata(at[topic, number].offset))
             for (topic, number), work in works.items()

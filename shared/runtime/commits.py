@@ -13,7 +13,6 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from omnibase_infra.shared.observability.log_events import LogEvent
 from omnibase_infra.shared.observability.worker_metrics import WorkerMetrics
-from omnibase_infra.shared.runtime.crash_record import CLEAN
 from omnibase_infra.shared.runtime.records import NO_OFFSET, PartitionWork
 
 COMMIT_SECONDS: Final = 1.0
@@ -28,6 +27,8 @@ class Committing(Protocol):
 
     seconds: float
     last_at: float
+    # While set nothing is committed: a topic may be another one than its offsets are of. From any thread.
+    held: bool
 
     def commit(self, works: Iterable[PartitionWork], *, wait: bool, clean: bool = False) -> bool:
         """Commit what is finished of these partitions; see `Commits.commit`."""
@@ -69,7 +70,7 @@ class Commits:
 
     # Between two commits.
     seconds = COMMIT_SECONDS
-    is_busy = is_full = False
+    is_busy = is_full = held = False
 
     def __init__(
         self, consumer: Consumer, metrics: WorkerMetrics, log: Any, clock: Callable[[], float] = time.monotonic
@@ -91,6 +92,8 @@ class Commits:
             clean: whether they are given up in good order.
         """
         self.last_at = self._clock()
+        if self.held:
+            return False
         if self.last_at - self._renewed_at > RENEW_SECONDS:
             self._renewed_at = self.last_at
             self._committed.clear()
@@ -135,7 +138,7 @@ class Commits:
         position = work.advance()
         if position == NO_OFFSET:
             return None
-        metadata = CLEAN if clean else work.crash.metadata(position)
+        metadata = work.crash.clean if clean else work.crash.metadata(position)
         if self._committed.get((work.physical, work.partition)) == (position, metadata):
             return None
         return TopicPartition(work.physical, work.partition, position, metadata)

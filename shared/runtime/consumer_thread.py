@@ -95,6 +95,7 @@ class ConsumerThread(threading.Thread):
         retries: Mapping[str, RetryTopic] = MappingProxyType({}),
         open_parking: OpenParking | None = None,
         make_commits: Callable[[Consumer], Committing] | None = None,
+        topic_ids: Callable[[], Mapping[str, str]] = dict,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Args:
@@ -105,6 +106,7 @@ class ConsumerThread(threading.Thread):
         retries: the retry topic of each of `topics`, by the name of that on the cluster.
         open_parking: makes what keeps the parked records of a partition pair; needed with `retries`.
         make_commits: what commits positions, if it is not `Commits`.
+        topic_ids: says which topics are behind the names, as far as it is known.
         clock: monotonic.
         """
         super().__init__(name="kafka-consumer", daemon=True)
@@ -126,7 +128,13 @@ class ConsumerThread(threading.Thread):
             Commits(consumer, metrics, log, clock) if make_commits is None else make_commits(consumer)
         )
         self._assignment = Assignment(
-            consumer, topics=topics, retries=retries, group=group, commits=self._commits, open_parking=open_parking
+            consumer,
+            topics=topics,
+            retries=retries,
+            group=group,
+            commits=self._commits,
+            open_parking=open_parking,
+            topic_ids=topic_ids,
         )
         self.works: dict[tuple[str, int], PartitionWork] = {}
         self.polled_at = clock()
@@ -163,6 +171,10 @@ class ConsumerThread(threading.Thread):
     def seek(self, work: PartitionWork, offset: int) -> None:
         """Have a partition read again from an offset. From the event loop; done at the next turn."""
         self._requests.append(lambda: self._seek(work, offset))
+
+    def hold_commits(self, held: bool) -> None:
+        """Commit nothing while this is set, not even at the end. From any thread."""
+        self._commits.held = held
 
     def commit_now(self, works: Sequence[PartitionWork], committed: Callable[[bool], None]) -> None:
         """Commit what these partitions have to say and report whether it worked. From the event loop."""

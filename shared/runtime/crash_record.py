@@ -1,7 +1,8 @@
 """What the commits of a partition say about processes that died while they owned it.
 
 A clean stop commits `clean`. Anything else found at an assignment means that the owner died. The text lies beside the
-offset in Kafka, so that it survives every process; it costs nothing while nobody dies.
+offset in Kafka, so that it survives every process; it costs nothing while nobody dies. It also says of which topic, by
+id, the offset is: in one of the same name that was made anew it means nothing.
 
     death 1: nobody was named ─▶ records run in named groups ─▶ death 2: a group is suspect
     ─▶ its records run alone, each named ─▶ death 3: the one that ran is guilty, and does not run again
@@ -25,7 +26,7 @@ class CrashRecord(
     msgspec.Struct,
     frozen=True,
     omit_defaults=True,
-    rename={"deaths": "d", "until": "u", "running": "r", "suspects": "s", "guilty": "g"},
+    rename={"deaths": "d", "until": "u", "running": "r", "suspects": "s", "guilty": "g", "topic": "i"},
 ):
     """The story of one partition since it was last stopped cleanly.
 
@@ -35,6 +36,7 @@ class CrashRecord(
         running: offsets of the records that run now, one group at a time in the process.
         suspects: those of the group that ran when an owner died; they run alone.
         guilty: those that ran alone when an owner died, after they had been suspects.
+        topic: id of the topic, nothing where it is not known.
     """
 
     deaths: int = 0
@@ -42,10 +44,16 @@ class CrashRecord(
     running: tuple[int, ...] = ()
     suspects: tuple[int, ...] = ()
     guilty: tuple[int, ...] = ()
+    topic: str = ""
 
     def metadata(self, position: int) -> str:
         """Return what to commit beside `position` while the partition is owned."""
-        return _ENCODER.encode(self if position < self.until else _UNTROUBLED).decode()
+        return _ENCODER.encode(self if position < self.until else CrashRecord(topic=self.topic)).decode()
+
+    @property
+    def clean(self) -> str:
+        """Return what to commit when the partition is given up in good order."""
+        return f"{CLEAN} {self.topic}" if self.topic else CLEAN
 
     def naming(self, offsets: Iterable[int]) -> CrashRecord:
         """Return the story in which these records run now."""
@@ -57,29 +65,41 @@ class CrashRecord(
         return msgspec.structs.replace(self, running=(), suspects=tuple(one for one in self.suspects if one in left))
 
 
-_UNTROUBLED: Final = CrashRecord()
 _ENCODER: Final = msgspec.json.Encoder()
 _DECODER: Final = msgspec.json.Decoder(CrashRecord)
 
 
-def after(metadata: str | None, position: int, end: int) -> CrashRecord:
+def topic_id(metadata: str | None) -> str:
+    """Return the id of the topic that a committed offset is of; nothing where its commit does not say."""
+    if not metadata:
+        return ""
+    if metadata.startswith(CLEAN):
+        return metadata.removeprefix(CLEAN).strip()
+    try:
+        return _DECODER.decode(metadata).topic
+    except msgspec.DecodeError:
+        return ""  # somebody else's commit
+
+
+def after(metadata: str | None, position: int, end: int, topic: str = "") -> CrashRecord:
     """Return the story that a new owner goes on with.
 
     Args:
         metadata: beside the committed offset; none where only `topics apply` has committed.
         position: the committed offset.
         end: of the partition now; no record at or above it can have killed anybody.
+        topic: id of the topic.
     """
-    if not metadata or metadata == CLEAN or position >= end:
-        return _UNTROUBLED
+    if not metadata or metadata.startswith(CLEAN) or position >= end:
+        return CrashRecord(topic=topic)
     try:
         last = _DECODER.decode(metadata)
     except msgspec.DecodeError:
         # Somebody else's commit, for example by Kafka's own tools: a person moved the offset.
-        return _UNTROUBLED
+        return CrashRecord(topic=topic)
     until = min(end, position + WINDOW_RECORDS)
     if position >= last.until:
-        return CrashRecord(deaths=1, until=until)
+        return CrashRecord(deaths=1, until=until, topic=topic)
     # What was finished and lies below the commit has not killed anybody.
     running = [offset for offset in last.running if offset >= position]
     guilty = list(last.guilty)
@@ -92,4 +112,5 @@ def after(metadata: str | None, position: int, end: int) -> CrashRecord:
         until=max(until, last.until),
         suspects=tuple(offset for offset in suspects if offset >= position),
         guilty=tuple(offset for offset in guilty if offset >= position),
+        topic=topic,
     )

@@ -29,7 +29,6 @@ from omnibase_infra.shared.kafka.transaction_errors import (
 from omnibase_infra.shared.observability.log_events import LogEvent
 from omnibase_infra.shared.observability.worker_metrics import WorkerMetrics
 from omnibase_infra.shared.runtime.commits import Place
-from omnibase_infra.shared.runtime.crash_record import CLEAN
 from omnibase_infra.shared.runtime.records import NO_OFFSET, PartitionWork
 from omnibase_infra.shared.runtime.transaction_stage import StagedOutputs, TransactionStage
 
@@ -100,6 +99,7 @@ class TransactionalCommits:
 
     # No pause between commits: while one runs, what the next one takes gathers.
     seconds = 0.0
+    held = False
 
     def __init__(
         self,
@@ -150,6 +150,8 @@ class TransactionalCommits:
             TransactionUnknownError: what became of a transaction cannot be found out.
         """
         self.last_at = self._clock()
+        if self.held:
+            return False
         chosen = list(works)
         if wait:
             return self._flush(chosen, clean=clean)
@@ -380,7 +382,7 @@ _MARK: Final = ',"t":"'
 
 
 def _metadata(work: PartitionWork, position: int, *, clean: bool) -> str:
-    return CLEAN if clean else work.crash.metadata(position)
+    return work.crash.clean if clean else work.crash.metadata(position)
 
 
 def _marked(metadata: str, mark: str) -> str:

@@ -37,6 +37,7 @@ from omnibase_infra.shared.runtime.parking import Parking
 from omnibase_infra.shared.runtime.rate_gate import RateGate
 from omnibase_infra.shared.runtime.records import PartitionWork, Record
 from omnibase_infra.shared.runtime.refused_outputs import RefusedOutputs
+from omnibase_infra.shared.runtime.topic_watch import TopicIds, TopicWatch
 from omnibase_infra.shared.runtime.transaction_stage import TransactionStage
 from omnibase_infra.shared.runtime.transactional_commits import TransactionalCommits, TransactionSupport
 from omnibase_infra.shared.runtime.unknown_operation import UnknownOperationHandler, unknown_operation_spec
@@ -70,6 +71,7 @@ class Worker:
         registry: MetricsRegistry,
         log: Any,
         brokers_answer: BrokersAnswer | None = None,
+        topic_ids: TopicIds | None = None,
         producer_is_cut_off: Callable[[], bool] = lambda: False,
     ) -> None:
         """Args:
@@ -81,6 +83,7 @@ class Worker:
         registry: of the metrics.
         log: structured.
         brokers_answer: asks a broker by a client of its own; None leaves clients that are stuck alone.
+        topic_ids: asks for the ids of the worker's topics; None leaves topics that are made anew unseen.
         producer_is_cut_off: whether the producer has records to send and no connection.
         """
         spec = node.spec
@@ -131,6 +134,7 @@ class Worker:
             rates=RateGate.of_worker(spec, settings, self.instruments),
         )
         self._brokers_answer = brokers_answer
+        self._topic_watch = TopicWatch(topic_ids, self._hold_commits, log) if topic_ids is not None else None
         self._producer_is_cut_off = producer_is_cut_off
         self._thread: ConsumerThread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -166,6 +170,7 @@ class Worker:
             },
             open_parking=self._parking.open,
             make_commits=self._make_commits,
+            topic_ids=dict if self._topic_watch is None else self._topic_watch.ids,
         )
         self._parking.seek = self._thread.seek
         self._careful.commit_now = self._thread.commit_now
@@ -175,6 +180,8 @@ class Worker:
             self._start(self._dependencies.watch(), "dependencies"),
             self._start(Detours(self.spec, self._lanes, self._parking, self._dependencies).run(), "detours"),
         ]
+        if self._topic_watch is not None:
+            tasks.append(self._start(self._topic_watch.run(), "topics"))
         if self._brokers_answer is not None:
             tasks.append(self._start(ClientWatch(self._brokers_answer).run(self._client_troubles), "clients"))
         self._thread.start()
@@ -338,6 +345,10 @@ class Worker:
 
     def _refuse(self, record: Record, error: BaseException) -> None:
         self._executor.refuse(record, error)
+
+    def _hold_commits(self, held: bool) -> None:
+        if self._thread is not None:
+            self._thread.hold_commits(held)
 
     def _hurry(self, hurried: bool) -> None:
         if self._thread is not None:
