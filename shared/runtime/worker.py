@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError
 
-from omnibase_infra.shared.core.errors import DeliveryError, RecordRefusedError
+from omnibase_infra.shared.core.errors import RecordRefusedError
 from omnibase_infra.shared.core.naming import TopicName
 from omnibase_infra.shared.core.ports import EffectStore, RecordProducer, WorkerNode
 from omnibase_infra.shared.core.settings import Settings
@@ -17,30 +17,17 @@ from omnibase_infra.shared.kafka.statistics import ClientStatistics
 from omnibase_infra.shared.observability.log_events import LogEvent
 from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
 from omnibase_infra.shared.observability.worker_metrics import WorkerMetrics
-from omnibase_infra.shared.resilience.circuit_breaker_factory import CircuitBreakerFactory
-from omnibase_infra.shared.resilience.retry_policy import RETRY_PRESETS, RetryPolicy
-from omnibase_infra.shared.runtime.answers import Answers
 from omnibase_infra.shared.runtime.assignment import RetryTopic
-from omnibase_infra.shared.runtime.careful import Careful
 from omnibase_infra.shared.runtime.client_watch import OUTSIDE_SECONDS, STUCK_SECONDS, BrokersAnswer, ClientWatch
 from omnibase_infra.shared.runtime.consumer_thread import ConsumerThread
-from omnibase_infra.shared.runtime.dead_letters import DeadLetters, TooManyDeadLettersError
-from omnibase_infra.shared.runtime.delivery import Delivery, OutputDelivery
-from omnibase_infra.shared.runtime.dependencies import Dependencies
+from omnibase_infra.shared.runtime.dead_letters import TooManyDeadLettersError
 from omnibase_infra.shared.runtime.detours import Detours
-from omnibase_infra.shared.runtime.execution import Execution
-from omnibase_infra.shared.runtime.executor import Executor
 from omnibase_infra.shared.runtime.flow_control import FlowControl
-from omnibase_infra.shared.runtime.intake import Ignored, Intake
-from omnibase_infra.shared.runtime.lanes import Lane, Lanes
-from omnibase_infra.shared.runtime.parking import Parking
-from omnibase_infra.shared.runtime.rate_gate import RateGate
+from omnibase_infra.shared.runtime.intake import Ignored
 from omnibase_infra.shared.runtime.records import PartitionWork, Record
-from omnibase_infra.shared.runtime.refused_outputs import RefusedOutputs
 from omnibase_infra.shared.runtime.topic_watch import TopicIds, TopicWatch
-from omnibase_infra.shared.runtime.transaction_stage import TransactionStage
-from omnibase_infra.shared.runtime.transactional_commits import TransactionalCommits, TransactionSupport
-from omnibase_infra.shared.runtime.unknown_operation import UnknownOperationHandler, unknown_operation_spec
+from omnibase_infra.shared.runtime.transactional_commits import TransactionSupport
+from omnibase_infra.shared.runtime.worker_parts import build_parts
 
 _EXECUTOR: Final = "executor"
 POLL_STALE_SECONDS: Final = 30.0
@@ -86,53 +73,30 @@ class Worker:
         topic_ids: asks for the ids of the worker's topics; None leaves topics that are made anew unseen.
         producer_is_cut_off: whether the producer has records to send and no connection.
         """
-        spec = node.spec
-        self.spec = spec
+        self.spec = node.spec
         self._settings = settings
         self._realm = settings.realm
-        self._group = self._realm.group(spec.worker, spec.major)
-        self._topics = {topic.physical(self._realm): topic for topic in map(TopicName.parse, spec.subscribe)}
+        self._group = self._realm.group(self.spec.worker, self.spec.major)
+        self._topics = {topic.physical(self._realm): topic for topic in map(TopicName.parse, self.spec.subscribe)}
         self._make_consumer = make_consumer
         self._registry = registry
         self._log = log
-        self.instruments = WorkerMetrics(registry, spec)
+        self.instruments = WorkerMetrics(registry, self.spec)
         self._flow = FlowControl(settings.max_in_flight_records, settings.max_in_flight_bytes)
-        self._lanes = Lanes(self._flow.left)
-        self._dependencies = Dependencies(
-            spec, stores, CircuitBreakerFactory(self.instruments.dependencies), self._dependency_changed
-        )
-        unknown = self._add_lanes(node)
-        self._intake = Intake(spec, self._realm, self._lanes.by_operation, unknown)
-        answers = Answers(spec, self._realm, settings.max_record_bytes)
-        dead_letters = DeadLetters(spec, self._group)
-        delivery, self._make_commits = self._delivery(producer, answers, dead_letters)
-        self._parking = self._lanes.parking = Parking(
-            spec,
-            self._group,
-            lanes=self._lanes,
-            intake=self._intake,
-            delivery=delivery,
-            dead_letters=dead_letters,
-            refuse=self._refuse,
+        parts = build_parts(
+            node,
+            settings,
+            producer=producer,
+            stores=stores,
             metrics=self.instruments,
             log=log,
-            max_records=settings.max_parked_records,
-            max_bytes=settings.max_parked_bytes,
+            on_left=self._flow.left,
+            on_dependency=self._dependency_changed,
+            on_late_death=self._died_late,
         )
-        self._careful = Careful(log)
-        self._executor = Executor(
-            spec,
-            lanes=self._lanes,
-            execution=Execution(spec, answers, dict(stores)),
-            delivery=delivery,
-            dead_letters=dead_letters,
-            retry=RetryPolicy.from_spec(spec.retry),
-            metrics=self.instruments,
-            log=log,
-            parking=self._parking,
-            careful=self._careful,
-            rates=RateGate.of_worker(spec, settings, self.instruments),
-        )
+        self._lanes, self._intake, self._dependencies = parts.lanes, parts.intake, parts.dependencies
+        self._parking, self._careful, self._executor = parts.parking, parts.careful, parts.executor
+        self._make_commits = parts.make_commits
         self._brokers_answer = brokers_answer
         self._topic_watch = TopicWatch(topic_ids, self._hold_commits, log) if topic_ids is not None else None
         self._producer_is_cut_off = producer_is_cut_off
@@ -247,26 +211,6 @@ class Worker:
             self._failure = error
         self._stop.set()
 
-    def _delivery(
-        self, producer: RecordProducer | TransactionSupport, answers: Answers, dead_letters: DeadLetters
-    ) -> tuple[OutputDelivery, Callable[[Consumer], TransactionalCommits] | None]:
-        """Return where outputs go and, when offsets go with them, what commits both."""
-        if (self.spec.guarantee == "transactional") != isinstance(producer, TransactionSupport):
-            raise ValueError(f"{self.spec.worker} is {self.spec.guarantee}, its producer is not")
-        if not isinstance(producer, TransactionSupport):
-            return Delivery(producer, RETRY_PRESETS["kafka"], self._delivery_failed), None
-        support, stage = producer, TransactionStage(producer.check)
-        refused = RefusedOutputs(
-            self.spec, answers=answers, dead_letters=dead_letters, log=self._log, on_dead_letter=self._died_late
-        )
-
-        def make_commits(consumer: Consumer) -> TransactionalCommits:
-            return TransactionalCommits(
-                consumer, self.instruments, self._log, stage=stage, support=support, replace=refused.replacement
-            )
-
-        return stage, make_commits
-
     def _died_late(self) -> None:
         """Count a dead letter that the consumer thread made. Consumer thread."""
 
@@ -277,16 +221,6 @@ class Worker:
                 self._note_failure(error)
 
         self._call(count)
-
-    def _add_lanes(self, node: WorkerNode) -> Lane:
-        """Make a lane per operation, and the one for operations the contract lacks, which is returned."""
-        for operation in self.spec.operations:
-            gate = self._dependencies.gate(operation.needs)
-            self._lanes.add(Lane(operation, node.handlers[operation.name], gate))
-        operation = unknown_operation_spec(self.spec)
-        unknown = Lane(operation, UnknownOperationHandler(self.spec), self._dependencies.gate(operation.needs))
-        self._lanes.add(unknown)
-        return unknown
 
     # -- what the consumer thread calls (`consumer_thread.Loop`) ----------------------------------------------------
 
@@ -342,9 +276,6 @@ class Worker:
     def _give_up(self, works: Sequence[PartitionWork]) -> None:
         self._lanes.close(works)
         self._careful.forget(works)
-
-    def _refuse(self, record: Record, error: BaseException) -> None:
-        self._executor.refuse(record, error)
 
     def _hold_commits(self, held: bool) -> None:
         if self._thread is not None:
@@ -484,9 +415,6 @@ class Worker:
         self._flow.blocked_topics = blocked = self._dependencies.blocked_topics()
         self._parking.stand_still(blocked)
         self._note_readiness()
-
-    def _delivery_failed(self, error: DeliveryError) -> None:
-        self._log.warning(LogEvent.DELIVERY_FAILED, error=error.message, records=len(error.errors))
 
     def _statistics(self, statistics: ClientStatistics) -> None:
         """Take lag and connections from the client's report. Consumer thread."""
