@@ -21,9 +21,9 @@ from omnibase_infra.shared.runtime.dead_letter_view import DeadLetter, Place, pa
 # Large requests: everything is read, by one reader, as fast as it comes.
 _OPTIONS: Final = ConsumerOptions(
     statistics_seconds=0,
-    fetched_records=50_000,
-    fetched_kilobytes=32 * 1024,
-    overrides={"fetch.message.max.bytes": 4 * 1024 * 1024, "fetch.wait.max.ms": 10},
+    fetched_records=10_000,
+    fetched_kilobytes=8 * 1024,
+    overrides={"fetch.message.max.bytes": 1024 * 1024, "fetch.wait.max.ms": 10},
 )
 
 

@@ -495,10 +495,11 @@ def test_a_hundred_thousand_are_read_and_grouped_in_seconds_and_redriven_with_an
 
     clock = ManualClock()
     with desk.log() as log:
-        began = time.monotonic()
+        # Seconds of a processor, which other tests beside this one do not change.
+        began = time.process_time()
         snapshot = log.read()
         groups = grouped(iter(snapshot))
-        assert time.monotonic() - began < 20
+        assert time.process_time() - began < 12
     assert len(snapshot.letters) == 100_000
     assert [(group.count, group.open) for group in groups] == [(16_667, 16_667)] * 4 + [(16_666, 16_666)] * 2
 
