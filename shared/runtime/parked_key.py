@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
@@ -28,8 +29,8 @@ class Host(Protocol):
         """Return how long until this Unix time, at least 0 and at most the longest delay there is."""
         ...
 
-    def has_room(self) -> bool:
-        """Return whether more records may be kept in memory."""
+    def has_room(self, *, due: bool = False) -> bool:
+        """Return whether more records may be kept in memory; for those that are due there is twice the room."""
         ...
 
     def start(self, record: Record) -> None:
@@ -89,9 +90,10 @@ class ParkedKey:
         running: the one that has been let run.
         highest: the largest original offset that was parked.
         held: original offsets of dead letters that somebody has to decide on first.
+        alarm: when it is looked at next because its head is due then.
     """
 
-    __slots__ = ("_order", "delivering", "followers", "held", "highest", "records", "running", "slot")
+    __slots__ = ("_order", "alarm", "delivering", "followers", "held", "highest", "records", "running", "slot")
 
     def __init__(self, slot: Slot) -> None:
         self.slot = slot
@@ -101,6 +103,7 @@ class ParkedKey:
         self.running: ParkedRecord | None = None
         self.held: dict[int, Record | None] = {}
         self.highest = -1
+        self.alarm = math.inf
         self._order: list[Identity] = []
 
     def add(self, parked: ParkedRecord) -> None:

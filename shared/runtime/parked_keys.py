@@ -8,17 +8,17 @@ meanwhile follow behind them. `Parking` does what has to be written and waited f
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
+from omnibase_infra.shared.runtime.parked_contents import LOAD_AHEAD_SECONDS, ParkedContents
 from omnibase_infra.shared.runtime.parked_key import Host, ParkedKey, ParkedRecord, Slot
 from omnibase_infra.shared.runtime.parked_records import Entry, Identity, ParkedState
 from omnibase_infra.shared.runtime.records import GONE, PartitionWork, Record
 
 _DONE_KEPT: Final = 10_000
-# Records beyond what is kept in memory are read again this long before they are due.
-LOAD_AHEAD_SECONDS: Final = 1.0
 
 
 class PartitionParking:
@@ -46,13 +46,14 @@ class PartitionParking:
         self._read_to = start
         self._by_identity: dict[Identity, ParkedKey] = {}
         self._done: dict[Identity, int] = {}
+        self._done_kept = _DONE_KEPT
         self._due: list[tuple[float, int, Slot]] = []
         self._sequence = 0
         self._waiting_for_source: set[Slot] = set()
         self._stale: list[Record] = []
-        self._unloaded: dict[int, ParkedRecord] = {}
-        self._sweep_end: int | None = None
-        self._last_read = -1
+        self._contents = ParkedContents(
+            self, host, topic=source.topic, key_of=self._by_identity.get, advance=self._advance
+        )
         self._held_again: set[Identity] = set()
 
     # -- the source -------------------------------------------------------------------------------------------------
@@ -136,15 +137,11 @@ class PartitionParking:
             ordered: whether its operation keeps the order of keys.
             refusal: why it cannot be run, if it cannot.
         """
-        again = record.offset <= self._last_read
-        if again:
-            self._load(record)
-        else:
-            self._last_read = record.offset
-            if record.stage != GONE:
-                self._read_new(record, entry, ordered=ordered, refusal=refusal)
-        if self._sweep_end is not None and record.offset >= self._sweep_end:
-            self._end_sweep()
+        if not self._contents.is_new(record):
+            self._contents.came_again(record)
+        elif record.stage != GONE:
+            self._read_new(record, entry, ordered=ordered, refusal=refusal)
+        self._contents.was_read(record.offset)
 
     def fold(self) -> None:
         """Go to work: all that the retry partition held at the assignment is known."""
@@ -159,8 +156,7 @@ class PartitionParking:
         """Note that the retry partition was read to its end."""
         if not self.folded:
             self.fold()
-        if self._sweep_end is not None:
-            self._end_sweep()
+        self._contents.end_sweep()
 
     def finished(self, record: Record) -> None:
         """Note that a parked record has ended, and let the next of its key run.
@@ -176,6 +172,7 @@ class PartitionParking:
         if identity[1] and identity not in self._held_again:
             self._release(key, identity[0])
         self._held_again.discard(identity)
+        self._see_to_followers(key)
         self._advance(key)
 
     def delay(self, record: Record, due: float) -> None:
@@ -186,6 +183,7 @@ class PartitionParking:
         parked = key.records[identity]
         parked.attempts, parked.due, parked.first_failed_at = record.attempts, due, record.first_failed_at
         key.running = None
+        self._contents.make_room(parked)
         self._see_to_followers(key)
         self._advance(key)
 
@@ -193,16 +191,19 @@ class PartitionParking:
         """Let run what has become due since last time."""
         now = self._host.now(self.source.topic)
         while self._due and self._due[0][0] <= now:
-            _, _, slot = heapq.heappop(self._due)
+            at, _, slot = heapq.heappop(self._due)
             if (key := self.keys.get(slot)) is not None:
+                if key.alarm == at:
+                    key.alarm = math.inf
                 self._advance(key)
+        self._contents.look_for_room()
         if self._stale:
             self._void_stale()
 
     @property
     def has_due(self) -> bool:
         """Return whether something waits for its time."""
-        return bool(self._due or self._stale)
+        return bool(self._due or self._stale or self._contents.waits_for_room)
 
     @property
     def size(self) -> int:
@@ -217,7 +218,7 @@ class PartitionParking:
         self._due.clear()
         self._waiting_for_source.clear()
         self._stale.clear()
-        self._unloaded.clear()
+        self._contents.clear()
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
@@ -243,6 +244,7 @@ class PartitionParking:
             if key is not None:
                 self._release(key, identity[0])  # an earlier marker: one is enough
                 key.held[identity[0]] = record  # stays unfinished, so that no commit passes it
+                self._host.unload(record)
                 return
         elif entry.state is ParkedState.RELEASED and (not foreign or not entry.written_by):
             if record.key is not None and (key := self.keys.get(record.key)) is not None:
@@ -307,16 +309,12 @@ class PartitionParking:
         parked.refusal = refusal
         record.attempts = parked.attempts
         record.first_failed_at = parked.first_failed_at
-        if key.head() is parked or refusal is not None or self._host.has_room():
-            parked.loaded = True
-            if refusal is not None and self.folded:
-                self._host.refuse(record, refusal)
-                return
-        else:
-            self._unloaded[record.offset] = parked
-            self._host.unload(record)
+        self._contents.take(key, parked)
         if self.folded:
-            self._advance(key)
+            if refusal is not None:
+                self._host.refuse(record, refusal)
+            else:
+                self._advance(key)
 
     def _is_stale(self, entry: Entry) -> bool:
         """Return whether an owner before us wrote this after we took over, about a record we have dealt with."""
@@ -372,14 +370,17 @@ class PartitionParking:
                 key.running = head
                 self._host.start(head.record)
             else:
-                self._want(head)
+                self._contents.want(head)
 
     def _is_time(self, key: ParkedKey, head: ParkedRecord) -> bool:
         """Return whether a head is due, or soon if it must be read again; else see to it that it is looked at then."""
         ahead = LOAD_AHEAD_SECONDS if head.record is not None and not head.loaded else 0.0
         if head.due > self._host.now(self.source.topic) + ahead:
-            self._sequence += 1
-            heapq.heappush(self._due, (head.due - ahead, self._sequence, key.slot))
+            at = head.due - ahead
+            if at < key.alarm:
+                key.alarm = at
+                self._sequence += 1
+                heapq.heappush(self._due, (at, self._sequence, key.slot))
             return False
         offset, redrive_id = head.identity
         if not redrive_id and self._start <= offset and self._read_to <= offset:
@@ -399,7 +400,7 @@ class PartitionParking:
         parked = key.records.pop(identity)
         del self._by_identity[identity]
         if parked.record is not None:
-            self._unloaded.pop(parked.record.offset, None)
+            self._contents.forget(parked.record)
             self._note_done(identity, parked.record.offset)
         if key.running is parked:
             key.running = None
@@ -407,10 +408,12 @@ class PartitionParking:
     def _note_done(self, identity: Identity, offset: int) -> None:
         self._done[identity] = offset
         self.known_below = max(self.known_below, identity[0] + 1) if not self.folded else self.known_below
-        if len(self._done) > _DONE_KEPT:
+        if len(self._done) > self._done_kept:
             # What lies below the commit is not read again, by nobody.
             kept = self.retry.finished_to
             self._done = {known: place for known, place in self._done.items() if place >= kept}
+            # Something may keep the commit back for long, and then looking at all of them again is to be rare.
+            self._done_kept = max(_DONE_KEPT, 2 * len(self._done))
 
     def _release(self, key: ParkedKey, offset: int) -> None:
         if offset in key.held and (marker := key.held.pop(offset)) is not None:
@@ -423,41 +426,4 @@ class PartitionParking:
         waiting, self._waiting_for_source = self._waiting_for_source, set()
         for slot in waiting:
             if (key := self.keys.get(slot)) is not None:
-                self._advance(key)
-
-    # -- what does not fit in memory ----------------------------------------------------------------------------------
-
-    def _want(self, head: ParkedRecord) -> None:
-        """Have a due record read again."""
-        assert head.record is not None
-        if self._sweep_end is None:
-            self._sweep_end = self._last_read
-            self._host.sweep(self, head.record.offset)
-
-    def _load(self, again: Record) -> None:
-        """Give a parked record its content back, if there is room or it is due."""
-        parked = self._unloaded.get(again.offset)
-        key = self._by_identity.get(parked.identity) if parked is not None else None
-        if parked is None or key is None or parked.record is None:
-            self._host.unload(again)
-            return
-        due = key.head() is parked and parked.due <= self._host.now(self.source.topic) + LOAD_AHEAD_SECONDS
-        if not due and not self._host.has_room():
-            self._host.unload(again)
-            return
-        del self._unloaded[again.offset]
-        record = parked.record
-        record.key, record.value, record.headers = again.key, again.value, again.headers
-        record.envelope, record.lane, record.origin = again.envelope, again.lane, again.origin
-        parked.loaded = True
-        if parked.refusal is not None:
-            self._host.refuse(record, parked.refusal)
-        else:
-            self._advance(key)
-
-    def _end_sweep(self) -> None:
-        self._sweep_end = None
-        for parked in list(self._unloaded.values()):
-            key = self._by_identity.get(parked.identity)
-            if key is not None and key.head() is parked:
                 self._advance(key)

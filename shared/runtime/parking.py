@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from omnibase_infra.shared.core import clock
-from omnibase_infra.shared.core.errors import InvalidEnvelopeError, RecordRefusedError
+from omnibase_infra.shared.core.errors import InvalidEnvelopeError
 from omnibase_infra.shared.core.ports import OutboundRecord
 from omnibase_infra.shared.core.worker_spec import WorkerSpec
 from omnibase_infra.shared.observability.log_events import LogEvent
@@ -280,7 +280,7 @@ class Parking:
             record.timestamp_ms = entry.origin.timestamp_ms  # how long it has taken counts from there
             try:
                 self._intake.admit(record)
-            except (RecordRefusedError, Ignored) as error:
+            except Exception as error:  # noqa: BLE001 - decided on when all is known; one must not lose the rest
                 refusal = error
             ordered = record.lane is None or record.lane.operation.ordering != "none"
         else:
@@ -301,9 +301,10 @@ class Parking:
         """Return how long until a Unix time; a wall clock that jumped cannot make it more than the longest delay."""
         return min(max(0.0, not_before - time.time()), self._longest)
 
-    def has_room(self) -> bool:
-        """Return whether more parked records may be kept in memory."""
-        return self._records <= self._max_records and self._bytes <= self._max_bytes
+    def has_room(self, *, due: bool = False) -> bool:
+        """Return whether more parked records may be kept in memory; for those that are due there is twice the room."""
+        share = 2 if due else 1
+        return self._records <= share * self._max_records and self._bytes <= share * self._max_bytes
 
     def start(self, record: Record) -> None:
         """Let a parked record run."""
