@@ -405,6 +405,7 @@ def processor_seconds() -> float:
 
 @pytest.mark.slow
 @pytest.mark.demanding
+@pytest.mark.timeout(600)
 def test_a_hundred_thousand_are_listed_and_grouped_into_six_in_seconds(operator: Operator) -> None:
     operator.give_up(100_000)
 

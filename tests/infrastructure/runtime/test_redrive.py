@@ -489,6 +489,7 @@ def _six_kinds(desk: Desk, count: int) -> Sequence[DeadLetterRecord]:
 
 @pytest.mark.slow
 @pytest.mark.demanding
+@pytest.mark.timeout(600)
 def test_a_hundred_thousand_are_read_and_grouped_in_seconds_and_redriven_with_an_interruption(desk: Desk) -> None:
     records = _six_kinds(desk, 100_000)
     write_dead_letters(desk.settings, SPEC, records)
