@@ -158,12 +158,9 @@ def record_id(message: Message) -> str:
 
 
 def header_values(message: Message) -> Mapping[str, bytes]:
-    """Return a record's headers by name; of two with one name, the first, which is the sender's own."""
+    """Return a record's headers by name; of two with one name the last, since the runtime's come after the sender's."""
     pairs: Any = message.headers() or ()  # consumed headers are a list of (name, bytes)
-    found: dict[str, bytes] = {}
-    for name, value in pairs:
-        found.setdefault(name, bytes(value or b""))
-    return found
+    return {name: bytes(value or b"") for name, value in pairs}
 
 
 def _quiet(level: int, event: str, /, **fields: object) -> None:

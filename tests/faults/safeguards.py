@@ -175,6 +175,18 @@ def _without_memory_bound() -> None:
     _replace(PartitionWork, "holds_more_than", lambda _work, _limit: False)
 
 
+def _without_parking() -> None:
+    from omnibase_infra.shared.runtime.parked_keys import PartitionParking
+
+    _replace(PartitionParking, "takes_over", lambda _parking, _record, ordered: False)
+
+
+def _without_zombie_check() -> None:
+    from omnibase_infra.shared.runtime.parked_keys import PartitionParking
+
+    _replace(PartitionParking, "_is_stale", lambda _parking, _entry: False)
+
+
 SAFEGUARDS: Final = (
     Safeguard(
         "offset-ledger",
@@ -261,6 +273,18 @@ SAFEGUARDS: Final = (
         "core/test_ids.py::test_a_derived_id_is_part_of_the_wire_format",
     ),
     Safeguard(
+        "parked-keys",
+        "records of a key whose head waits for a retry queue up behind it",
+        _without_parking,
+        "runtime/test_parked_keys.py::test_records_of_the_source_follow_a_parked_key_and_others_do_not",
+    ),
+    Safeguard(
+        "zombie-check",
+        "what an owner before us parks after its time is not run a second time",
+        _without_zombie_check,
+        "runtime/test_parked_keys.py::test_a_stale_entry_is_ignored_and_voided_once_its_record_has_ended_here",
+    ),
+    Safeguard(
         "memory-bound",
         "one record that stays unfinished does not let memory grow without bound",
         _without_memory_bound,
@@ -303,7 +327,7 @@ def main() -> int:
         return 1
     table = Table(title="Safeguards, and the tests that fail without them", title_justify="left")
     for heading in ("safeguard", "promise", "test", "missed"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     unmissed = []
     with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
         for safeguard, (missed, said) in zip(SAFEGUARDS, pool.map(misses, SAFEGUARDS), strict=True):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import signal
 import time
+import urllib.request
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -30,6 +32,11 @@ _MORE_DESCRIPTORS: Final = 24
 # A library warms up: caches, pools, lazily imported modules.
 _WARM_UP_SECONDS: Final = 45.0
 EXIT_BROKEN: Final = 1
+_HELD: Final = re.compile(
+    r"^(omnibase_(?:in_flight_records|in_flight_bytes|pool_in_use_connections|pool_waiting|producer_queue_records))"
+    r"(?:\{[^}]*\})? (\S+)$",
+    re.MULTILINE,
+)
 
 Fault = Callable[[Arena, random.Random], Awaitable[None]]
 
@@ -74,6 +81,9 @@ async def soak(servers: Servers, folder: Path, console: Console, seconds: float,
         await asyncio.to_thread(servers.mend)
         report = await arena.settled(_SETTLE_SECONDS)
         problems = growth.problems(steady.worker.pid) if growth is not None else ["nothing was measured"]
+        for name, value in (await asyncio.to_thread(_gauges, steady)).items():
+            if value:
+                problems.append(f"{name} is {value:g} though nothing is under way")
         if steady.restarts:
             problems.append(f"the worker that nothing was done to was started {steady.restarts} times anew")
         restarts = sum(slot.restarts for slot in arena.slots)
@@ -122,6 +132,13 @@ async def _watch(slot: Slot, stop: asyncio.Event) -> Growth | None:
         if now is not None and time.monotonic() - began > _WARM_UP_SECONDS:
             growth = Growth(now, now) if growth is None else Growth(growth.early, now)
     return growth
+
+
+def _gauges(slot: Slot) -> dict[str, float]:
+    """Return what a worker says it holds; all of it is zero when nothing is under way. Blocks."""
+    address = slot.worker.logged("health_server_started")[0]["address"]
+    with urllib.request.urlopen(f"{address}/metrics", timeout=10) as response:
+        return {name: float(value) for name, value in _HELD.findall(response.read().decode())}
 
 
 async def worker_killed(arena: Arena, chance: random.Random) -> None:
