@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from uuid import UUID
 
 from omnibase_infra.shared.cli.main import main
@@ -19,5 +18,5 @@ class _SameUuid:
 
 
 if __name__ == "__main__":
-    transaction_setup.uuid = _SameUuid  # type: ignore[assignment]
-    sys.exit(main())
+    transaction_setup.uuid = _SameUuid  # type: ignore[assignment,attr-defined]
+    main()

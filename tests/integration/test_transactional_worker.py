@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
 from collections.abc import AsyncIterator
@@ -58,6 +59,22 @@ async def test_ten_kills_at_random_moments_answer_each_request_once(fleet: Tally
     failed = [one.causationid for one in map(read, answers) if one.type.endswith("-failed.v1")]
     assert sorted(read(letter).id for letter in letters) == sorted(filter(None, failed))
     assert set(failed) <= {load.ids[number] for number in wishes}
+
+
+@pytest.mark.parametrize("moment", ["send_offsets before", "send_offsets after", "commit before", "commit after"])
+async def test_killed_at_any_step_of_a_transaction_the_next_worker_goes_on_where_it_ended(
+    fleet: TallyFleet, moment: str
+) -> None:
+    load = TallyLoad(fleet)
+    dying = fleet.start(module=("tests.integration.dying_worker",), DIES=moment, **repository())
+    await eventually(dying.is_ready, "it is ready", 40)
+    publishing = asyncio.create_task(load.publish(800, per_second=400))
+    await eventually(lambda: dying.exit_code is not None, "it dies", 40)
+    assert dying.exit_code == -signal.SIGKILL
+    await publishing
+    # What was left open is aborted by the broker after 15 s, or up to 10 s later when it looks round.
+    fleet.start()
+    await load.assert_answered_once_in_order(60)
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
@@ -155,18 +172,23 @@ async def test_brokers_away_for_half_a_minute_double_nothing(
 async def test_of_two_workers_with_one_transactional_id_the_older_stops_and_says_why(fleet: TallyFleet) -> None:
     load = TallyLoad(fleet)
     module = ("tests.integration.same_id_worker",)
-    repository = str(Path(__file__).parents[2])
-    older = fleet.start(module=module, PYTHONPATH=repository)
+    older = fleet.start(module=module, **repository())
     await eventually(older.is_ready, "the older one is ready", 30)
     publishing = asyncio.create_task(load.publish(3_000, per_second=300))
     await asyncio.sleep(2)
-    fleet.start(module=module, PYTHONPATH=repository)
+    fleet.start(module=module, **repository())
     await eventually(lambda: older.exit_code is not None, "the older one stops", 30)
     assert older.exit_code == 1
     assert "another process has opened a producer of the transactional id" in older.log
     assert "run each process with an id of its own" in older.log
     await publishing
     await load.assert_answered_once_in_order()
+
+
+def repository() -> dict[str, str]:
+    """Return what lets a process find the modules of the tests."""
+    paths = (os.environ.get("PYTHONPATH", ""), str(Path(__file__).parents[2]))
+    return {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def owned(worker: WorkerProcess) -> set[tuple[str, int]]:
