@@ -16,7 +16,7 @@ from omnibase_infra.shared.runtime.topic_watch import LOOKS, TopicWatch
 Found = Mapping[str, str | None]
 
 
-class Ended(Exception):
+class EndedError(Exception):
     """The script has no more answers."""
 
 
@@ -30,7 +30,7 @@ class Brokers:
 
     async def _look(self) -> Found:
         if not self._script:
-            raise Ended
+            raise EndedError
         answer = self._script.pop(0)
         if answer is None:
             raise DependencyUnavailableError("away", dependency="kafka")
@@ -45,7 +45,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_topics_that_stay_the_same_hold_nothing() -> None:
     brokers = Brokers({"a": "1", "b": "2"}, {"a": "1", "b": "2"}, None, {"a": "1", "b": "2"})
-    with pytest.raises(Ended):
+    with pytest.raises(EndedError):
         await brokers.watch.run()
     assert brokers.held == []
     assert brokers.watch.ids() == {"a": "1", "b": "2"}
@@ -68,7 +68,7 @@ async def test_a_topic_made_anew_ends_the_worker_and_tells_what_to_do() -> None:
 
 async def test_a_broker_that_does_not_know_a_topic_for_a_moment_only_holds_up_commits() -> None:
     brokers = Brokers({"a": "1"}, *[{"a": None}] * (LOOKS - 1), {"a": "1"}, {"a": None}, {"a": "1"})
-    with pytest.raises(Ended):
+    with pytest.raises(EndedError):
         await brokers.watch.run()
     assert brokers.held == [True, True, False, True, False]
 
@@ -101,6 +101,6 @@ async def test_whoever_needs_the_ids_waits_for_the_first_look_in_bounded_time(mo
     assert 0.05 <= time.monotonic() - began < 5
     monkeypatch.setattr(topic_watch, "FIRST_SECONDS", 5.0)
     asked = asyncio.create_task(asyncio.to_thread(brokers.watch.ids))
-    with pytest.raises(Ended):
+    with pytest.raises(EndedError):
         await brokers.watch.run()
     assert await asked == {"a": "1"}
