@@ -105,6 +105,9 @@ class Careful:
         try:
             named = self._offsets(group)
             may_run = await self._name(named) and not any(record.work.closed for record in group)
+            if not may_run:
+                for work in named:
+                    work.crash = work.crash.naming(())
             yield may_run
             self._clear(named if may_run else {})
         finally:
