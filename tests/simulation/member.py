@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from confluent_kafka import TopicPartition
 from tests.simulation.workload import REALM, Effect, Handler, Input, Node
 
 from omnibase_infra.shared.core.settings import Settings
@@ -20,7 +21,7 @@ from omnibase_infra.shared.runtime.consumer_thread import ConsumerThread
 from omnibase_infra.shared.runtime.records import PartitionWork
 from omnibase_infra.shared.runtime.worker import Worker
 from omnibase_infra.shared.testing.simulated_consumer import SimulatedConsumer
-from omnibase_infra.shared.testing.simulated_kafka import SimulatedCluster, SimulatedCoordinator
+from omnibase_infra.shared.testing.simulated_kafka import Place, SimulatedCluster, SimulatedCoordinator
 from omnibase_infra.shared.testing.simulated_producer import SimulatedProducer
 from omnibase_infra.shared.testing.simulated_store import SimulatedDatabase, SimulatedStore
 from omnibase_infra.shared.testing.virtual_loop import ProcessKilled, SilentLog, VirtualLoop, VirtualScheduler
@@ -43,6 +44,7 @@ class World:
         database: SimulatedDatabase,
         inputs: Sequence[Input],
         on_effect: Callable[[Effect], None],
+        on_assign: Callable[[str, list[Place]], None],
     ) -> None:
         self.scheduler = scheduler
         self.cluster = cluster
@@ -50,7 +52,9 @@ class World:
         self.database = database
         self.inputs = inputs
         self.on_effect = on_effect
+        self.on_assign = on_assign
         self.failed: Counter[int] = Counter()
+        self.mended: set[int] = set()
 
 
 class VirtualRoom:
@@ -106,6 +110,8 @@ class SteppedThread(ConsumerThread):
         self._timer = self._process.loop.call_later(seconds, self._virtual_turn)
 
     def _begin(self) -> None:
+        if self._process.scheduler.over:
+            return
         if self._guarded(self._subscribe):
             self._next(0.0)
 
@@ -113,6 +119,10 @@ class SteppedThread(ConsumerThread):
         self._consumer.subscribe(
             list(self._topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
+
+    def _on_assign(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        self._process.world.on_assign(self._process.name, [(one.topic, one.partition) for one in partitions])
+        super()._on_assign(consumer, partitions)
 
     def _virtual_turn(self) -> None:
         self._timer = None
@@ -223,7 +233,7 @@ class Process:
         self.consumer: SimulatedConsumer | None = None
         self.ended = False
         self.error: BaseException | None = None
-        handler = Handler(world.inputs, world.failed, name, world.on_effect, world.scheduler)
+        handler = Handler(world.inputs, world.failed, world.mended, name, world.on_effect, world.scheduler)
         self.worker = SteppedWorker(
             Node(spec, handler),
             _settings(max_records, grace, budget),
@@ -288,6 +298,8 @@ class Process:
         }
 
     def _start(self) -> None:
+        if self.scheduler.over:
+            return  # killed before it began
         self.loop.create_task(self.worker.run(), name=self.name).add_done_callback(self._note_end)
 
     def _note_end(self, task: asyncio.Task[None]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 from tests.simulation.checker import Checker
+from tests.simulation.dead_letter_desk import DeadLetterDesk
 from tests.simulation.member import Process, SteppedParts, World
 from tests.simulation.workload import (
     ANSWERS,
@@ -29,9 +30,11 @@ from omnibase_infra.shared.testing.simulated_kafka import Commit, SimulatedClust
 from omnibase_infra.shared.testing.simulated_store import SimulatedDatabase
 from omnibase_infra.shared.testing.virtual_loop import RunawayError, VirtualScheduler, virtual_time
 
-SETTLE_SECONDS = 600.0
+SETTLE_SECONDS = 300.0
 SESSION_SECONDS = 1.5
+# A run that has failed already need not go on for long.
 MANY_PROBLEMS = 20
+TROUBLED_SECONDS = 20.0
 
 
 class Scenario(msgspec.Struct, frozen=True):
@@ -53,6 +56,7 @@ class Scenario(msgspec.Struct, frozen=True):
     transient: float
     busy: float
     lost_commits: float
+    redriven: float
 
     @property
     def chancy(self) -> bool:
@@ -74,6 +78,7 @@ def draw(seed: int) -> Scenario:
         in_lane=chance.choice((1, 2, 3)),
         tiers=chance.choice(((), (), (0.5,), (0.5, 2.0), (0.5, 2.0), (5.0, 60.0))),
         timeout=10.0,
+        hold=chance.random() < 0.25,
     )
     return Scenario(
         seed=seed,
@@ -92,6 +97,7 @@ def draw(seed: int) -> Scenario:
         transient=often(0.05, 0.0, 0.2),
         busy=often(0.05),
         lost_commits=often(0.1),
+        redriven=1.0 if shape.hold else often(0.7, 0.0, 0.4),
     )
 
 
@@ -119,8 +125,23 @@ class Simulation:
         first = {place: Commit(0, "") for topic in (*sources, *retries) for place in self.cluster.places(topic)}
         self.cluster.commit(self.group, first)
         self.world = World(
-            self.scheduler, self.cluster, self.coordinator, self.database, self.inputs, self.checker.effect
+            self.scheduler,
+            self.cluster,
+            self.coordinator,
+            self.database,
+            self.inputs,
+            self.checker.effect,
+            self.checker.assigned,
         )
+        self.desk: DeadLetterDesk | None = None
+        if scenario.redriven:
+            self.desk = DeadLetterDesk(
+                self.cluster,
+                self.spec,
+                self.checker,
+                redriven_share=self.chance.choice((0.3, 0.7)),
+                mend=self.world.mended.add,
+            )
         self.processes: list[Process] = []
         self.loop = self.cluster.loop
         self._started = 0
@@ -150,7 +171,8 @@ class Simulation:
             self.loop.call_at(self.chance.uniform(0.05, scenario.seconds + 2.0), accident)
         self._run(scenario.seconds + 2.0)
         self._heal()
-        deadline = self.scheduler.now + SETTLE_SECONDS
+        # Longer than the tiers of one key whose every record fails, one after the other.
+        deadline = self.scheduler.now + SETTLE_SECONDS + 2 * scenario.inputs * sum(scenario.shape.tiers)
         if not self._settle(deadline):
             self.checker.problem(f"not settled: {self._state()}")
         self._stop_all()
@@ -164,7 +186,9 @@ class Simulation:
 
     def _settle(self, deadline: float) -> bool:
         """Wait until everything published is committed."""
-        while self._to_publish or self._lag():
+        while self._to_publish or self._lag() or (self.desk is not None and self.desk.pending):
+            if self.checker.problems:
+                deadline = min(deadline, self.scheduler.now + TROUBLED_SECONDS)
             if self.scheduler.now >= deadline or len(self.checker.problems) > MANY_PROBLEMS:
                 return False
             self.scheduler.run_until(lambda: False, self.scheduler.now + 0.5)
@@ -189,7 +213,7 @@ class Simulation:
         # Those that worked on something twice end that, too; then nothing is left in memory.
         self.scheduler.run_until(
             lambda: not any(any(one.leftovers().values()) for one in self.processes if one.alive),
-            self.scheduler.now + SETTLE_SECONDS,
+            self.scheduler.now + (TROUBLED_SECONDS if self.checker.problems else SETTLE_SECONDS),
         )
         self._stopping = True
         for process in self.processes:

@@ -79,6 +79,7 @@ class Shape(msgspec.Struct, frozen=True):
     in_lane: int
     tiers: tuple[float, ...]
     timeout: float
+    hold: bool = False
 
 
 @lru_cache
@@ -115,7 +116,9 @@ def spec_of(shape: Shape) -> WorkerSpec:
             operation("quiet", CONTROL),
         ),
         retry=RetrySpec(in_lane=shape.in_lane, tiers=shape.tiers),
-        dead_letters=DeadLetterSpec(consecutive=10_000, ratio=1.0, window=10_000),
+        dead_letters=DeadLetterSpec(
+            consecutive=10_000, ratio=1.0, window=10_000, then="hold" if shape.hold else "continue"
+        ),
     )
 
 
@@ -153,12 +156,14 @@ class Handler:
         self,
         inputs: Sequence[Input],
         failed: Counter[int],
+        mended: set[int],
         process: str,
         on_effect: Callable[[Effect], None],
         scheduler: VirtualScheduler,
     ) -> None:
         self._inputs = inputs
         self._failed = failed
+        self._mended = mended
         self._process = process
         self._on_effect = on_effect
         self._scheduler = scheduler
@@ -195,7 +200,9 @@ class Handler:
     def _fail(self, one: Input) -> None:
         if one.kind == "refused":
             raise BusinessError("refused", code="refused-here", details={})
-        if one.kind == "hopeless" or (one.kind == "flaky" and self._failed[one.number] < one.failures):
+        if (one.kind == "hopeless" and one.number not in self._mended) or (
+            one.kind == "flaky" and self._failed[one.number] < one.failures
+        ):
             self._failed[one.number] += 1
             if one.error == "transient":
                 raise TransientError("not now", dependency="postgres")
