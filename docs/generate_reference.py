@@ -233,7 +233,7 @@ def _sqlstates() -> Iterator[tuple[str, str]]:
         yield f"`{state}`", f"`{code}` (a `failed` answer)"
     for group, code in sorted(postgres_errors._BUSINESS_CLASSES.items()):
         yield f"other states of class `{group}`", f"`{code}` (a `failed` answer)"
-    yield "any other", "`internal-error`: retried in place, then a dead letter and a `failed` answer"
+    yield "any other", "`internal-error`: tried again, then a dead letter and a `failed` answer"
 
 
 def _numbers(values: Sequence[float]) -> str:
