@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from omnibase_infra.shared.core.errors import SettingsError
+from omnibase_infra.shared.core.errors import ClusterRefusedError, OmnibaseError, SettingsError
 from omnibase_infra.shared.core.ports import OutboundRecord
 from omnibase_infra.shared.core.settings import Settings
 from omnibase_infra.shared.kafka.client_log import ClientLog, LogFunction
@@ -44,6 +44,9 @@ _REFUSALS: Final = frozenset(
     {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD, KafkaError.RECORD_LIST_TOO_LARGE}
 )
 _FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
+_FORBIDDEN: Final = frozenset(
+    {KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}
+)
 _GROUP_MOVED: Final = frozenset(
     {
         KafkaError.ILLEGAL_GENERATION,
@@ -141,6 +144,7 @@ class TransactionClient:
         Raises:
             ClientSpentError: it did not answer in time, or said no.
             ProducerFencedError: a newer client of the id is there already.
+            ClusterRefusedError: this user may not use the id.
         """
         self._start_clock(seconds)
         self._call("init_transactions", self._producer.init_transactions)
@@ -243,14 +247,14 @@ class TransactionClient:
 
     def poll(self) -> None:
         """Serve callbacks."""
-        with suppress(ClientSpentError, ProducerFencedError, _AbortNeededError):
+        with suppress(ClientSpentError, OmnibaseError, _AbortNeededError):
             # Of a fatal error, which the client library has logged; the next step meets it again.
             self._served("poll", self._producer.poll, 0)
 
     def close(self) -> None:
         """Give up what is queued and destroy the client; it must not be used any more."""
         self._producer.purge(in_queue=True, in_flight=True, blocking=False)
-        with suppress(ClientSpentError, ProducerFencedError, _AbortNeededError):
+        with suppress(ClientSpentError, OmnibaseError, _AbortNeededError):
             self._served("close", self._producer.flush, _PURGE_SECONDS)
         del self._producer  # the only reference: its threads and connections end here
 
@@ -324,6 +328,11 @@ class TransactionClient:
             return ProducerFencedError(
                 f"another process has opened a producer of the transactional id {self._id!r}: {reason}",
                 hint="run each process with an id of its own; this one has written nothing since",
+            )
+        if error.code() in _FORBIDDEN:
+            return ClusterRefusedError(
+                f"the brokers do not let this user run transactions of {self._id!r}: {reason}",
+                hint="allow it Write and Describe on the transactional id, and Write on the topics",
             )
         # Fenced after the transaction's own time-out is how the broker says that it aborted the transaction itself.
         if error.txn_requires_abort() and not error.fatal():

@@ -19,11 +19,7 @@ from omnibase_infra.shared.kafka.client_log import ClientLog, LogFunction
 from omnibase_infra.shared.kafka.outbound_topics import OutboundTopics
 from omnibase_infra.shared.kafka.statistics import ClientStatistics
 from omnibase_infra.shared.kafka.transaction_client import ClientSpentError, TransactionClient
-from omnibase_infra.shared.kafka.transaction_errors import (
-    ProducerFencedError,
-    TransactionAbortedError,
-    TransactionUnknownError,
-)
+from omnibase_infra.shared.kafka.transaction_errors import TransactionAbortedError, TransactionUnknownError
 
 IDLE_SECONDS: Final = 0.5
 OPEN_SECONDS: Final = 5.0
@@ -125,8 +121,8 @@ class TransactionalProducer:
         Raises:
             TopicNotDeclaredError: a topic the contract does not list; nothing was sent.
 
-        The future raises `TransactionAbortedError`, `OutputsRefusedError`, `TransactionUnknownError` or
-        `ProducerFencedError`.
+        The future raises `TransactionAbortedError` or `OutputsRefusedError`, after which others may be run; or, of what
+        only a restart or a person mends, `TransactionUnknownError`, `ProducerFencedError` or `ClusterRefusedError`.
         """
         job = _Job(records, self._topics.of(records), offsets, group, alone, was_committed)
         with self._lock:
@@ -255,6 +251,7 @@ class TransactionalProducer:
 
         Raises:
             ProducerFencedError: a newer client of the id is there.
+            ClusterRefusedError: this user may not use the id.
         """
         while not self._stopping.is_set():
             client = self._make_client(self._config, log=self._client_log, on_statistics=self._note_statistics)
@@ -276,10 +273,7 @@ class TransactionalProducer:
         self.connected_brokers = statistics.connected_brokers()
 
     def _end_reason(self) -> OmnibaseError:
-        if isinstance(self._failure, ProducerFencedError):
-            return self._failure
-        reason = f"the producer failed: {self._failure}" if self._failure else "the producer was closed"
-        return TransactionAbortedError(f"not sent, {reason}")
+        return self._failure or TransactionAbortedError("not sent, the producer was closed")
 
     def _refuse_rest(self) -> None:
         with self._lock:

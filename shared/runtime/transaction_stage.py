@@ -84,10 +84,6 @@ class TransactionStage:
         """Return the bytes of outputs that no transaction has made visible."""
         return self._bytes
 
-    def __len__(self) -> int:
-        """Return for how many records outputs wait to be taken."""
-        return sum(len(kept) for kept in list(self._works.values()))
-
     def open(self, works: Iterable[PartitionWork]) -> None:
         """Keep outputs of these partitions from now on."""
         with self._lock:

@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from omnibase_infra.shared.core.errors import DependencyUnavailableError, TopicNotDeclaredError
+from omnibase_infra.shared.core.errors import ClusterRefusedError, DependencyUnavailableError, TopicNotDeclaredError
 from omnibase_infra.shared.core.ports import OutboundRecord
 from omnibase_infra.shared.core.settings import Settings
 from omnibase_infra.shared.kafka.outbound_topics import OutboundTopics
@@ -329,3 +329,38 @@ async def test_a_commit_nobody_can_tell_about_is_called_unknown_and_the_producer
         with pytest.raises(TransactionUnknownError):
             await done(producer.submit([record(1)], was_committed=ask))
         await producer.send([record(2)])
+
+
+class Forbidden(TransactionClient):
+    """A client whose user may not use its transactional id."""
+
+    def open(self, seconds: float) -> None:
+        def refuse(_: float) -> None:
+            raise KafkaException(KafkaError(KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, fatal=True))
+
+        self._call("init_transactions", refuse)
+
+
+async def test_a_user_who_may_not_use_the_transactional_id_is_told_so_and_not_tried_again(
+    kafka_settings: Settings,
+) -> None:
+    async with producing(kafka_settings, make_client=Forbidden) as producer:
+        for _ in range(2):
+            with pytest.raises(ClusterRefusedError, match="do not let this user run transactions"):
+                await asyncio.wait_for(producer.send([record(1)]), 10)
+
+
+class Broken(TransactionClient):
+    """A client with a fault of ours."""
+
+    def begin(self) -> None:
+        raise RuntimeError("a fault of ours")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_a_fault_of_ours_leaves_nobody_waiting(kafka_settings: Settings) -> None:
+    async with producing(kafka_settings, make_client=Broken) as producer:
+        with pytest.raises(RuntimeError, match="a fault of ours"):
+            await asyncio.wait_for(producer.send([record(1)]), 10)
+        with pytest.raises(TransactionUnknownError, match="ended"):
+            await asyncio.wait_for(producer.send([record(2)]), 10)
