@@ -18,11 +18,11 @@ from omnibase_infra.shared.testing.postgres_fixtures import PostgresServer, fres
 async def test_it_measures_at_each_level_and_shows_a_plan_of_one_day(
     postgres_container: PostgresServer, timed: bool
 ) -> None:
-    with fresh_database(postgres_container) as database:
-        growth = await inbox_growth.measure(database.dsn, rows=3000, days=3, batches=2, timed=timed)
+    with fresh_database(postgres_container) as filled, fresh_database(postgres_container) as empty:
+        growth = await inbox_growth.measure(filled.dsn, empty.dsn, rows=3000, days=3, batches=2, timed=timed)
     assert [level.rows for level in growth.levels] == [0, 600, 3000]
     assert [level.today for level in growth.levels] == [1000, 2200, 4000]
-    assert all(level.claim_ms > 0 and level.repeat_ms > 0 for level in growth.levels)
+    assert all(level.claim_ms > 0 and level.empty_claim_ms > 0 for level in growth.levels)
     assert "Append" not in growth.plan
     assert growth.drop_rows == 4001
     text = inbox_growth.markdown([growth], {"processor": "fast"}, "again")
