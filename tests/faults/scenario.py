@@ -88,5 +88,7 @@ def _problem(scenario: Scenario, arena: Arena, report: Report, recovery: float, 
     if not alarm_raised:
         problems.append(f"no worker raised the alarm {scenario.alarm!r}")
     if problems:
-        problems.append("\n".join(worker.log[-1500:] for worker in arena.fleet.processes[-2:]))
+        for worker in arena.fleet.processes[-2:]:
+            said = [str(worker.get(path)) for path in ("/readyz", "/info")] if worker.exit_code is None else []
+            problems += [f"process {worker.pid}, exit code {worker.exit_code}:", *said, worker.log[-1500:]]
     return "\n".join(problems)
