@@ -34,6 +34,10 @@ BATCH_RECORDS: Final = 500
 POLL_SECONDS: Final = 0.1
 # While one record runs at a time, each waits for a commit before it; so do outputs for their transaction.
 HURRIED_POLL_SECONDS: Final = 0.002
+# Longer between two turns, and the process may have been frozen while topics were made anew: see `topic_watch`.
+FROZEN_SECONDS: Final = 1.0
+# To see that they were not; the brokers may be away, or say nothing for other reasons.
+LOOK_SECONDS: Final = 10.0
 # Finished records kept behind one that is not; beyond it their partition waits, or memory would grow without bound.
 LEDGER_RECORDS: Final = 50_000
 # Entries of a retry partition kept for the first that has not ended; beyond it no more of its source is read.
@@ -96,6 +100,7 @@ class ConsumerThread(threading.Thread):
         open_parking: OpenParking | None = None,
         make_commits: Callable[[Consumer], Committing] | None = None,
         topic_ids: Callable[[], Mapping[str, str]] = dict,
+        topics_seen_since: Callable[[float], bool] = lambda _moment: True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Args:
@@ -107,6 +112,7 @@ class ConsumerThread(threading.Thread):
         open_parking: makes what keeps the parked records of a partition pair; needed with `retries`.
         make_commits: what commits positions, if it is not `Commits`.
         topic_ids: says which topics are behind the names, as far as it is known.
+        topics_seen_since: says whether they were still the same after a moment of the clock; if not, has it looked at.
         clock: monotonic.
         """
         super().__init__(name="kafka-consumer", daemon=True)
@@ -122,6 +128,8 @@ class ConsumerThread(threading.Thread):
         self._held_up: frozenset[tuple[str, int]] = frozenset()
         self._ends: dict[PartitionWork, int] = {}
         self._retry_ends: dict[PartitionWork, int] = {}
+        self._topics_seen_since = topics_seen_since
+        self._unsure_since: float | None = None
         self._requests: deque[Callable[[], None]] = deque()
         self._retried_later: list[Callable[[], None]] = []
         self._commits: Committing = (
@@ -196,10 +204,13 @@ class ConsumerThread(threading.Thread):
                 self._retried_later.append(lambda: self._seek(work, offset))
 
     def _turn(self) -> None:
-        self.polled_at = self._clock()
+        now = self._clock()
+        if now - self.polled_at > FROZEN_SECONDS:
+            self._unsure_since = now
+        self.polled_at = now
         hurried = self.hurried or self._commits.is_busy or (not self._commits.seconds and self._flow.records > 0)
         room = self._flow.wait_for_room(0.0 if hurried else POLL_SECONDS) and not self._commits.is_full
-        self._apply_pauses(room)
+        self._apply_pauses(room and self._is_sure_of_topics(now))
         # Without room it has waited already, and nothing but callbacks can come.
         patience = HURRIED_POLL_SECONDS if hurried else POLL_SECONDS if room else 0.0
         first = self._consumer.poll(patience)
@@ -215,6 +226,12 @@ class ConsumerThread(threading.Thread):
             self._retried_later.clear()
         if self._clock() - self._commits.last_at >= self._commits.seconds:
             self._commits.commit(self.works.values(), wait=False)
+
+    def _is_sure_of_topics(self, now: float) -> bool:
+        """Return whether what is read is of the topics that it was: else its beginning may be missing."""
+        if (since := self._unsure_since) is not None and (self._topics_seen_since(since) or now - since > LOOK_SECONDS):
+            self._unsure_since = None
+        return self._unsure_since is None and not self._commits.held
 
     def _hand_over(self, messages: Sequence[Message]) -> None:
         records: list[Record] = []

@@ -99,7 +99,10 @@ def _partitions(consumer: Consumer, topic: str) -> list[TopicPartition]:
 
 
 def _offset_missing(group: str, topic: str, partition: int, *, new_group: bool) -> OffsetMissingError:
-    prepare = "run `omninode topics apply`, which commits the first offsets of a new group"
+    prepare = (
+        "run `omninode topics apply`, which commits the first offsets of a new group; where a topic was made anew, say "
+        "with `omninode offsets reset` where to begin"
+    )
     look = (
         "records may have been skipped or offsets expired: look with `omninode offsets show`, then decide with "
         "`omninode offsets reset`"

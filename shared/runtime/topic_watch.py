@@ -7,7 +7,9 @@ everything below would be skipped silently. So the ids of the topics are remembe
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -31,7 +33,7 @@ TopicIds = Callable[[], Awaitable[Mapping[str, str | None]]]
 
 
 class TopicWatch:
-    """Remembers which topics a worker reads. Event loop; `ids` from the consumer thread."""
+    """Remembers which topics a worker reads. Event loop; `ids` and `seen_since` from the consumer thread."""
 
     def __init__(self, topic_ids: TopicIds, hold_commits: Callable[[bool], None], log: Any) -> None:
         """Args:
@@ -44,11 +46,24 @@ class TopicWatch:
         self._log = log
         self._ids: dict[str, str] = {}
         self._has_looked = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._look_now = asyncio.Event()
+        self._seen_at = self._wanted_at = -math.inf
 
     def ids(self) -> Mapping[str, str]:
         """Return the ids as they were at first; waits for them, in bounded time. Consumer thread."""
         self._has_looked.wait(FIRST_SECONDS)
         return self._ids
+
+    def seen_since(self, moment: float) -> bool:
+        """Return whether a look that began after this monotonic time found the same topics; if not, let one begin.
+
+        Consumer thread: a process that was frozen asks before it goes on.
+        """
+        if self._seen_at < moment and self._wanted_at < moment and self._loop is not None:
+            self._wanted_at = moment
+            self._loop.call_soon_threadsafe(self._look_now.set)
+        return self._seen_at >= moment
 
     async def run(self) -> None:
         """Look every few seconds until cancelled; while no broker answers, wait.
@@ -57,8 +72,11 @@ class TopicWatch:
             TopicMissingError: a topic is gone.
             TopicReplacedError: a topic is another one than at first.
         """
+        self._loop = asyncio.get_running_loop()
         said = 0
         while True:
+            self._look_now.clear()
+            began = time.monotonic()
             try:
                 problem = self._judge(await self._topic_ids())
             except DependencyUnavailableError:
@@ -69,7 +87,8 @@ class TopicWatch:
                 if said:
                     self._hold_commits(False)
                 said = 0
-                await asyncio.sleep(LOOK_SECONDS)
+                self._seen_at = began
+                await self._pause()
                 continue
             # From now on: an offset of the old log must not be committed into the new one.
             self._hold_commits(True)
@@ -78,6 +97,12 @@ class TopicWatch:
                 raise problem
             self._log.warning(LogEvent.TOPIC_DOUBTFUL, error=problem.message)
             await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _pause(self) -> None:
+        try:
+            await asyncio.wait_for(self._look_now.wait(), LOOK_SECONDS)
+        except TimeoutError:
+            return
 
     def _judge(self, found: Mapping[str, str | None]) -> ConfigurationError | None:
         """Return what is wrong with the topics now; remember those that are seen for the first time."""

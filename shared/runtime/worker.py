@@ -135,6 +135,7 @@ class Worker:
             open_parking=self._parking.open,
             make_commits=self._make_commits,
             topic_ids=dict if self._topic_watch is None else self._topic_watch.ids,
+            topics_seen_since=(lambda _: True) if self._topic_watch is None else self._topic_watch.seen_since,
         )
         self._parking.seek = self._thread.seek
         self._careful.commit_now = self._thread.commit_now

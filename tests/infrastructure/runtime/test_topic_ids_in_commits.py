@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -47,6 +48,8 @@ class Member:
     """A consumer thread that knows the ids of its topics."""
 
     def __init__(self, ids: dict[str, str]) -> None:
+        self.seen_at = 0.0
+        self.slept = 0.0
         self.loop = Finishing()
         self.consumer = ScriptedConsumer({REQUESTS: 1})
         spec = order_store()
@@ -59,6 +62,8 @@ class Member:
             metrics=WorkerMetrics(MetricsRegistry(process_metrics=False), spec),
             log=get_logger(),
             topic_ids=lambda: ids,
+            topics_seen_since=lambda moment: self.seen_at >= moment,
+            clock=lambda: time.monotonic() + self.slept,
         )
         self.consumer.on_commit = self.thread.on_commit
 
@@ -162,6 +167,40 @@ def test_a_topic_that_was_not_gone_after_all_is_committed_again(member: Start) -
     one.thread.hold_commits(False)
     one.happened()
     assert one.consumer.offsets[PLACE] == 1
+
+
+def test_a_worker_that_was_frozen_reads_on_only_when_its_topics_were_seen_to_be_the_same(member: Start) -> None:
+    one = member({REQUESTS: "new"})
+    one.starts()
+    one.slept += 2.0
+    one.happened()
+    assert one.consumer.paused == {PLACE}
+    one.seen_at = time.monotonic() + one.slept
+    one.happened()
+    assert one.consumer.paused == set()
+
+
+def test_a_worker_that_was_frozen_does_not_wait_for_brokers_that_say_nothing_for_ever(
+    member: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer_thread, "LOOK_SECONDS", 0.0)
+    one = member({REQUESTS: "new"})
+    one.starts()
+    one.slept += 2.0
+    one.happened()
+    one.happened()
+    assert one.consumer.paused == set()
+
+
+def test_nothing_is_read_while_a_topic_is_doubtful(member: Start) -> None:
+    one = member({REQUESTS: "new"})
+    one.starts()
+    one.thread.hold_commits(True)
+    one.happened()
+    assert one.consumer.paused == {PLACE}
+    one.thread.hold_commits(False)
+    one.happened()
+    assert one.consumer.paused == set()
 
 
 def test_the_id_stays_through_the_story_of_deaths() -> None:

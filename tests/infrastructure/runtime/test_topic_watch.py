@@ -104,3 +104,28 @@ async def test_whoever_needs_the_ids_waits_for_the_first_look_in_bounded_time(mo
     with pytest.raises(EndedError):
         await brokers.watch.run()
     assert await asked == {"a": "1"}
+
+
+async def test_whoever_was_frozen_gets_a_look_that_began_after_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topic_watch, "LOOK_SECONDS", 60.0)
+    brokers = Brokers({"a": "1"}, {"a": "1"})
+    running = asyncio.create_task(brokers.watch.run())
+    await asyncio.to_thread(brokers.watch.ids)
+    thawed_at = time.monotonic()
+    deadline = thawed_at + 5
+    assert not brokers.watch.seen_since(thawed_at)
+    while not brokers.watch.seen_since(thawed_at):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.001)
+    assert not brokers.watch.seen_since(time.monotonic() + 60)
+    with pytest.raises(EndedError):
+        await running
+
+
+async def test_a_look_that_finds_another_topic_is_none_that_lets_go_on() -> None:
+    brokers = Brokers({"a": "1"}, *[{"a": "2"}] * LOOKS)
+    began = time.monotonic()
+    with pytest.raises(TopicReplacedError):
+        await brokers.watch.run()
+    assert brokers.watch.seen_since(began)
+    assert not brokers.watch.seen_since(time.monotonic())
