@@ -185,6 +185,7 @@ class Parking:
             for parking in list(self._partitions):
                 if parking.has_due:
                     parking.tick()
+            self._show()  # records end, and keys are let go, without anything being written or read after it
 
     async def _run_writes(self) -> None:
         while True:

@@ -19,11 +19,12 @@ from omnibase_infra.shared.core.errors import (
     DependencyUnavailableError,
     OffsetMissingError,
     OmnibaseError,
+    TransientError,
 )
 from omnibase_infra.shared.core.payload import decode_payload
 from omnibase_infra.shared.core.ports import BatchContext, IsolationLevel, OutboundRecord
 from omnibase_infra.shared.core.settings import Settings
-from omnibase_infra.shared.core.worker_spec import DeadLetterSpec, OperationSpec
+from omnibase_infra.shared.core.worker_spec import DeadLetterSpec, OperationSpec, RetrySpec
 from omnibase_infra.shared.kafka.statistics import ClientStatistics, parse_statistics
 from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
 from omnibase_infra.shared.observability.structured_logger import get_logger
@@ -368,6 +369,31 @@ async def test_a_batch_that_ended_shows_in_the_metrics_though_nothing_follows_it
         process.publish()
         await until(lambda: process.producer.sent and process.worker.info()["in_flight"]["records"] == 0)
         assert process.metric("omnibase_in_flight_records") == 0
+
+
+async def test_a_parked_record_that_ended_shows_in_the_metrics_though_nothing_follows_it() -> None:
+    failures = iter([TransientError("not now", dependency="carrier")])
+
+    async def fail_once() -> None:
+        for error in failures:
+            raise error
+
+    process = Process(Node(fail_once, retry=RetrySpec(in_lane=1, tiers=(0.01,))))
+    async with process.running():
+        process.publish()
+        await until(lambda: process.producer.sent, "it is parked")
+        parked = process.producer.sent[0]
+        assert parked.value is not None
+        assert process.metric("omnibase_parked_records") == 1
+        retry = f"dev.{parked.topic}"
+        process.consumer.then(
+            ScriptedMessage(retry, 0, 0, parked.value, parked.key, headers=list(parked.headers)),
+            # What waits for records before it is sure of them only at the end of its source.
+            ScriptedMessage(REQUESTS, 0, 1, error=KafkaError(KafkaError._PARTITION_EOF)),
+        )
+        await until(lambda: process.metric("omnibase_parked_records") == 0, "the record has ended")
+        assert process.metric("omnibase_parked_keys") == 0
+        assert process.node.handler.runs == 2
 
 
 async def test_liveness_follows_the_loop_and_the_polls(monkeypatch: pytest.MonkeyPatch) -> None:
