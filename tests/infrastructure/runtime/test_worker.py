@@ -387,7 +387,7 @@ async def test_a_parked_record_that_ended_shows_in_the_metrics_though_nothing_fo
         assert process.metric("omnibase_parked_records") == 1
         retry = f"dev.{parked.topic}"
         process.consumer.then(
-            ScriptedMessage(retry, 0, 0, parked.value, parked.key, headers=list(parked.headers)),
+            ScriptedMessage(retry, 0, 0, parked.value, parked.key, headers=list(parked.headers or ())),
             # What waits for records before it is sure of them only at the end of its source.
             ScriptedMessage(REQUESTS, 0, 1, error=KafkaError(KafkaError._PARTITION_EOF)),
         )
