@@ -205,8 +205,8 @@ class ConsumerThread(threading.Thread):
 
     def _turn(self) -> None:
         now = self._clock()
-        if now - self.polled_at > FROZEN_SECONDS:
-            self._unsure_since = now
+        if now - self.polled_at > FROZEN_SECONDS and self._unsure_since is None:
+            self._unsure_since = now  # not put off by the next: a process that is merely slow must get on
         self.polled_at = now
         hurried = self.hurried or self._commits.is_busy or (not self._commits.seconds and self._flow.records > 0)
         room = self._flow.wait_for_room(0.0 if hurried else POLL_SECONDS) and not self._commits.is_full

@@ -192,6 +192,21 @@ def test_a_worker_that_was_frozen_does_not_wait_for_brokers_that_say_nothing_for
     assert one.consumer.paused == set()
 
 
+def test_a_worker_whose_turns_are_all_slow_gets_on(member: Start) -> None:
+    one = member({REQUESTS: "new"})
+    one.starts()
+
+    paused: list[bool] = []
+
+    def slow() -> None:
+        paused.append(PLACE in one.consumer.paused)
+        one.seen_at = time.monotonic() + one.slept  # a look began before this turn ends
+        one.slept += 2.0
+
+    one.happened(*[slow] * 6)
+    assert paused == [False, True, False, True, False, True]
+
+
 def test_nothing_is_read_while_a_topic_is_doubtful(member: Start) -> None:
     one = member({REQUESTS: "new"})
     one.starts()
