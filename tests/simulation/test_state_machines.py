@@ -15,11 +15,13 @@ from omnibase_infra.shared.core.worker_spec import DeadLetterSpec, OperationSpec
 from omnibase_infra.shared.runtime.dead_letters import DeadLetterLimit, TooManyDeadLettersError
 from omnibase_infra.shared.runtime.flow_control import FlowControl
 from omnibase_infra.shared.runtime.lanes import Lane, Lanes
-from omnibase_infra.shared.runtime.records import DONE, GONE, NO_OFFSET, RUNNING, PartitionWork, Record
+from omnibase_infra.shared.runtime.parked_keys import PartitionParking
+from omnibase_infra.shared.runtime.parked_records import Entry, ParkedState
+from omnibase_infra.shared.runtime.records import DONE, GONE, NO_OFFSET, RUNNING, Origin, PartitionWork, Record
 from omnibase_infra.shared.testing.virtual_loop import VirtualLoop, VirtualScheduler
 
 TOPIC = TopicName.parse("onex.cmd.order-store.requests.v1")
-STEPS = settings(max_examples=150, stateful_step_count=40, deadline=None)
+STEPS = settings(max_examples=100, stateful_step_count=40, deadline=None)
 
 
 def a_record(work: PartitionWork, offset: int, key: bytes | None = None) -> Record:
@@ -249,9 +251,173 @@ class DeadLetterBound(RuleBasedStateMachine):
             self.limit.died(count)
 
 
+class FakeHost:
+    """The worker around a partition's parked keys: a clock, and lists of what is asked of it."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+        self.started: list[Record] = []
+        self.skipped: list[Record] = []
+        self.voided: list[Record] = []
+
+    def now(self, topic: str) -> float:
+        return self.time
+
+    def seconds_until(self, not_before: float) -> float:
+        return max(0.0, not_before - self.time)
+
+    def has_room(self, *, due: bool = False) -> bool:
+        return True
+
+    def start(self, record: Record) -> None:
+        self.started.append(record)
+
+    def skip(self, record: Record) -> None:
+        record.stage = DONE
+        self.skipped.append(record)
+
+    def void(self, record: Record) -> None:
+        record.stage = DONE
+        self.voided.append(record)
+
+
+class ParkedKeys(RuleBasedStateMachine):
+    """Whatever lies in a retry partition: what has not ended runs once, a key's records one by one and in order."""
+
+    START = 6
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.host = FakeHost()
+        source, retry = (PartitionWork(TOPIC, f"test.{TOPIC}{part}", 0) for part in ("", ".retry"))
+        self.parking = PartitionParking(source, retry, self.host, start=self.START, epoch="own", folded=False)  # type: ignore[arg-type]
+        self.log: list[tuple[Record, Entry]] = []
+        self.folded = False
+        self.read_to = self.START
+        self.parked: dict[tuple[int, str], bytes] = {}
+        self.ended: set[tuple[int, str]] = set()
+        self.ran: set[tuple[int, str]] = set()
+        self.running: list[Record] = []
+
+    def _write(self, offset: int, redrive_id: str, state: ParkedState | None, seconds: float, written_by: str) -> None:
+        key = b"abc"[offset % 3 : offset % 3 + 1]
+        record = Record(self.parking.retry, len(self.log), 0, key, b"{}" if state is None else None, None)
+        record.origin = Origin(str(TOPIC), 0, offset, 0, redrive_id)
+        entry = Entry(state, "group", written_by, record.origin, 1, self.host.time + seconds, "", None)
+        self.log.append((record, entry))
+        if state is None and not (self.folded and written_by == "before" and offset < self.read_to):
+            self.parked.setdefault((offset, redrive_id), key)
+        if self.folded:
+            self.parking.read(record, entry)
+            self._take_started()
+
+    def _take_started(self) -> None:
+        for record in self.host.started:
+            assert record.origin is not None
+            identity = (record.origin.offset, record.origin.redrive_id)
+            key = self.parked[identity]
+            assert identity not in self.ended | self.ran, "it has ended, or runs already"
+            assert not [one for one in self.running if one.key == key], "another of its key runs"
+            before = [one for one, of in self.parked.items() if of == key and one < identity]
+            assert set(before) <= self.ended, "one before it has not ended"
+            assert identity[1] or identity[0] < max(self.START, self.read_to), "its source was not read so far"
+            self.ran.add(identity)
+            self.running.append(record)
+        self.host.started.clear()
+
+    @precondition(lambda self: not self.folded)
+    @rule(offset=st.integers(0, 11), seconds=st.sampled_from([0.0, 5.0]))
+    def was_parked(self, offset: int, seconds: float) -> None:
+        self._write(offset, "", None, seconds, "before")
+
+    @precondition(lambda self: self.parked)
+    @rule(data=st.data(), state=st.sampled_from([ParkedState.DONE, ParkedState.RETRY]))
+    def was_marked(self, data: st.DataObject, state: ParkedState) -> None:
+        if self.folded:
+            return  # from then on others' markers say nothing
+        identity = data.draw(st.sampled_from(sorted(self.parked)))
+        self._write(*identity, state, 7.0, "before")
+        if state is ParkedState.DONE:
+            self.ended.add(identity)
+
+    @rule(offset=st.integers(0, START - 1), redrive_id=st.sampled_from(["r1", "r2"]))
+    def is_redriven(self, offset: int, redrive_id: str) -> None:
+        key = b"abc"[offset % 3 : offset % 3 + 1]
+        later = [one for one in self.ran if self.parked[one] == key and one > (offset, redrive_id)]
+        if not later and (offset, redrive_id) not in self.parked:  # behind what ran already there is no order to keep
+            self._write(offset, redrive_id, None, 0.0, "")
+
+    @precondition(lambda self: self.folded)
+    @rule(offset=st.integers(0, START - 1))
+    def a_zombie_parks_what_is_finished(self, offset: int) -> None:
+        self._write(offset, "", None, 0.0, "before")
+
+    @precondition(lambda self: not self.folded)
+    @rule()
+    def fold(self) -> None:
+        for record, entry in self.log:
+            self.parking.read(record, entry)
+        self.folded = True
+        self.parking.reached_end()
+        self._take_started()
+
+    @precondition(lambda self: self.folded)
+    @rule(count=st.integers(1, 4))
+    def read_source(self, count: int) -> None:
+        self.read_to += count
+        self.parking.source_read_to(self.read_to)
+        self._take_started()
+
+    @precondition(lambda self: self.folded)
+    @rule(seconds=st.floats(0.5, 4.0))
+    def let_time_pass(self, seconds: float) -> None:
+        self.host.time += seconds
+        self.parking.tick()
+        self._take_started()
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data(), again=st.booleans())
+    def end(self, data: st.DataObject, again: bool) -> None:
+        record = data.draw(st.sampled_from(self.running))
+        assert record.origin is not None
+        identity = (record.origin.offset, record.origin.redrive_id)
+        self.running.remove(record)
+        if again:
+            self.ran.discard(identity)
+            self.parking.delay(record, self.host.time + 3.0)
+        else:
+            self.ended.add(identity)
+            record.stage = DONE
+            self.parking.finished(record)
+        self._take_started()
+
+    def teardown(self) -> None:
+        """Let everything end: then everything that was parked has, and nothing is left."""
+        if not self.folded:
+            self.fold()
+        self.read_source(20)
+        for _ in range(200):
+            self.let_time_pass(10.0)
+            for record in list(self.running):
+                assert record.origin is not None
+                self.running.remove(record)
+                self.ended.add((record.origin.offset, record.origin.redrive_id))
+                record.stage = DONE
+                self.parking.finished(record)
+                self._take_started()
+        assert self.ended == set(self.parked)
+        assert not self.parking.keys
+        assert self.parking.size == 0
+        assert {record.offset for record, _ in self.log if record.stage != DONE} == {
+            record.offset for record in self.parking._stale
+        }
+
+
 TestLedger = Ledger.TestCase
 TestKeyOrder = KeyOrder.TestCase
 TestFlow = Flow.TestCase
 TestDeadLetterBound = DeadLetterBound.TestCase
-for case in (TestLedger, TestKeyOrder, TestFlow, TestDeadLetterBound):
+TestParkedKeys = ParkedKeys.TestCase
+for case in (TestLedger, TestKeyOrder, TestFlow, TestDeadLetterBound, TestParkedKeys):
     case.settings = STEPS
+del case
