@@ -1,7 +1,7 @@
 """Which parked records have their contents in memory; the others are read again from the retry partition when due.
 
-Half of the room is for records that are due: those that wait behind others, or for their time, cannot fill it all,
-so there is always room for something that runs and leaves.
+Half of the room is for records that may run. Where others have filled it - keys were held meanwhile, or what belongs
+before them was read after them - their contents are let go of, so there is always room for something that leaves.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class ParkedContents:
     def want(self, head: ParkedRecord) -> None:
         """Have a due record read again, as soon as there is room."""
         assert head.record is not None
-        if self._sweep_end is not None:
+        if self._sweep_end is not None or self.waits_for_room:
             return
         if self._host.has_room():
             self._sweep_end = self._last_read
@@ -100,9 +100,22 @@ class ParkedContents:
 
     def look_for_room(self) -> None:
         """Go on with what waits for room if there is some."""
+        if self.waits_for_room and not self._host.has_room():
+            self._host.make_room()
         if self.waits_for_room and self._host.has_room():
             self.waits_for_room = False
             self._look_at_heads()
+
+    def let_go(self, key: ParkedKey) -> None:
+        """Let go of the contents of a key's records that cannot run now."""
+        for parked in key.records.values():
+            if (
+                parked.loaded
+                and parked.refusal is None
+                and key.running is not parked
+                and not self._may_run(key, parked)
+            ):
+                self.unload(parked)
 
     def came_again(self, again: Record) -> None:
         """Give a parked record its content back, if there is room for it."""
@@ -113,7 +126,7 @@ class ParkedContents:
             self._host.unload(again)
             return
         # A sweep begins where there is room; the first that it is for has it, however large it may be.
-        due = self._is_due(key, parked)
+        due = self._may_run(key, parked)
         if not (due and not self._found) and not self._has_room(key, parked):
             self._host.unload(again)
             if due and self._sweep_end is not None:
@@ -147,8 +160,10 @@ class ParkedContents:
             if key is not None and key.head() is parked:
                 self._advance(key)
 
-    def _is_due(self, key: ParkedKey, parked: ParkedRecord) -> bool:
-        return key.head() is parked and parked.due <= self._host.now(self._topic) + LOAD_AHEAD_SECONDS
+    def _may_run(self, key: ParkedKey, parked: ParkedRecord) -> bool:
+        """Return whether a record that does not run yet may run now or soon."""
+        soon = parked.due <= self._host.now(self._topic) + LOAD_AHEAD_SECONDS
+        return soon and key.head() is parked and key.may_run(parked)
 
     def _has_room(self, key: ParkedKey, parked: ParkedRecord) -> bool:
-        return self._host.has_room() or (self._is_due(key, parked) and self._host.has_room(due=True))
+        return self._host.has_room() or (self._may_run(key, parked) and self._host.has_room(due=True))

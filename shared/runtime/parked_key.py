@@ -33,6 +33,10 @@ class Host(Protocol):
         """Return whether more records may be kept in memory; for those that are due there is twice the room."""
         ...
 
+    def make_room(self) -> None:
+        """Let go of contents that cannot run now, of all partitions; not often."""
+        ...
+
     def start(self, record: Record) -> None:
         """Let a parked record run."""
         ...

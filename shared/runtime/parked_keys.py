@@ -200,6 +200,11 @@ class PartitionParking:
         if self._stale:
             self._void_stale()
 
+    def let_go(self) -> None:
+        """Let go of the contents of records that cannot run now."""
+        for key in self.keys.values():
+            self._contents.let_go(key)
+
     @property
     def has_due(self) -> bool:
         """Return whether something waits for its time."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -27,6 +28,7 @@ from omnibase_infra.shared.runtime.parked_records import ParkedState, marker, pa
 from omnibase_infra.shared.runtime.records import DONE, GONE, RUNNING, WAITING, PartitionWork, Record
 
 TICK_SECONDS: Final = 0.05
+MAKE_ROOM_SECONDS: Final = 0.5
 # Written at once; a batch holds many keys, and of each key its records in their order.
 BATCH_RECORDS: Final = 500
 BATCH_BYTES: Final = 4 * 1024 * 1024
@@ -75,6 +77,7 @@ class Parking:
         self._partitions: set[PartitionParking] = set()
         self._clocks = {topic: _Clock() for topic in spec.subscribe}
         self._records = self._bytes = 0
+        self._made_room_at = -math.inf
         self._writes: list[_Write] = []
         self._to_follow: dict[ParkedKey, PartitionParking] = {}
         self._something_to_write = asyncio.Event()
@@ -306,6 +309,14 @@ class Parking:
         """Return whether more parked records may be kept in memory; for those that are due there is twice the room."""
         share = 2 if due else 1
         return self._records <= share * self._max_records and self._bytes <= share * self._max_bytes
+
+    def make_room(self) -> None:
+        """Let go of contents that cannot run now, at most once in a while: it looks at all that is parked."""
+        now = time.monotonic()
+        if now - self._made_room_at >= MAKE_ROOM_SECONDS:
+            self._made_room_at = now
+            for parking in self._partitions:
+                parking.let_go()
 
     def start(self, record: Record) -> None:
         """Let a parked record run."""

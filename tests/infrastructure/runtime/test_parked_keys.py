@@ -58,6 +58,9 @@ class Desk:
     def has_room(self, *, due: bool = False) -> bool:
         return self.in_memory <= self.room * (2 if due else 1)
 
+    def make_room(self) -> None:
+        self.parking.let_go()
+
     @property
     def in_memory(self) -> int:
         """Return how many parked records have their contents."""
@@ -762,6 +765,56 @@ def test_records_behind_a_held_key_do_not_keep_others_from_running() -> None:
     desk.fold()
     assert sorted(serve(desk)) == sorted(map(str, range(20, 40)))
     assert desk.in_memory <= 5
+
+
+def test_held_heads_do_not_fill_the_room_of_the_redrive_that_lets_them_go() -> None:
+    desk = Desk(start=200, folded=False)
+    desk.room = 3
+    for number in range(20):
+        key = b"key-%d" % number
+        desk.append(10 * number, key=key, state=ParkedState.HELD)
+        desk.append(10 * number + 1, key=key)
+    desk.fold()
+    assert serve(desk) == []
+    for number in range(20):
+        desk.append(10 * number, key=b"key-%d" % number, redrive="r")
+    done = serve(desk)
+    assert sorted(done) == sorted([f"{10 * n}/r" for n in range(20)] + [str(10 * n + 1) for n in range(20)])
+
+
+def test_what_was_read_first_but_runs_last_makes_room_for_what_runs_before_it() -> None:
+    desk = Desk(start=200, folded=False)
+    desk.room = 2
+    for offset in (100, 101, 102, 103, 104):
+        desk.append(offset, key=b"a")
+    for offset in (3, 2, 1):
+        desk.append(offset, key=b"a")
+    desk.fold()
+    assert serve(desk) == ["1", "2", "3", "100", "101", "102", "103", "104"]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(0, 3), st.booleans()), min_size=1, max_size=40),
+    st.integers(0, 4),
+)
+def test_everything_runs_in_the_order_of_its_key_however_little_room_there_is(
+    entries: list[tuple[int, int, bool]], room: int
+) -> None:
+    desk = Desk(start=100, folded=False)
+    desk.room = room
+    where = {}
+    for offset, number, late in entries:
+        where.setdefault(offset, b"key-%d" % number)
+        desk.append(offset, key=where[offset], due=3 if late else 0)
+    desk.fold()
+    done = [*serve(desk)]
+    desk.passes(5)
+    done += serve(desk)
+    assert sorted(done) == sorted(map(str, where))
+    for key in set(where.values()):
+        of_key = [int(name) for name in done if where[int(name)] == key]
+        assert of_key == sorted(of_key)
+    assert desk.parking.size == 0
 
 
 def test_entries_fetched_before_a_seek_do_not_end_the_reading_again() -> None:
