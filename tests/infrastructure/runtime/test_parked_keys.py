@@ -802,7 +802,7 @@ def test_everything_runs_in_the_order_of_its_key_however_little_room_there_is(
 ) -> None:
     desk = Desk(start=100, folded=False)
     desk.room = room
-    where = {}
+    where: dict[int, bytes] = {}
     for offset, number, late in entries:
         where.setdefault(offset, b"key-%d" % number)
         desk.append(offset, key=where[offset], due=3 if late else 0)

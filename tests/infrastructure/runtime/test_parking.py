@@ -277,7 +277,7 @@ def from_desk(
     return OutboundRecord(shop.broker.retry_topic, value, b"a", headers, partition=0)
 
 
-HOLD = {"dead_letters": DeadLetterSpec(consecutive=50, ratio=1.0, then="hold")}
+HOLD: dict[str, Any] = {"dead_letters": DeadLetterSpec(consecutive=50, ratio=1.0, then="hold")}
 
 
 async def test_a_failing_record_is_parked_with_its_key_behind_it_while_others_flow() -> None:
