@@ -40,6 +40,21 @@ def check_guarantee(draft: Draft) -> None:
             draft.report(Rule.ORDERING, message, place)
 
 
+def check_journals(draft: Draft) -> None:
+    """An effect elsewhere that happens once has an inbox, and changes something."""
+    guarantee = draft.contract.delivery.guarantee
+    for operation, path in draft.operations:
+        journaled = operation.options.get("effect") == "journal"
+        if journaled and draft.has(("delivery", "guarantee")) and guarantee != "effectively_once":
+            message = f"effect: journal keeps intents beside the inbox, which {guarantee} has not; use effectively_once"
+            draft.report(Rule.JOURNAL, message, (*path, "effect"))
+        elif journaled and operation.options.get("read_only") is True:
+            draft.report(Rule.JOURNAL, "what is read only has no effect to write down", (*path, "effect"))
+        if operation.options.get("repeatable") is True and not journaled:
+            message = "`repeatable` is about an effect elsewhere, which needs `effect: journal`"
+            draft.report(Rule.JOURNAL, message, (*path, "repeatable"))
+
+
 def _only_reads(draft: Draft) -> bool:
     return bool(draft.operations) and all(_reads(draft, operation) for operation, _ in draft.operations)
 

@@ -158,6 +158,16 @@ _BUILT_IN: Final = (
                 schema={"type": "boolean"},
                 default=False,
             ),
+            "effect": KitOption(
+                description="Where its effect is: in the transaction of its inbox row, or elsewhere, with a journal.",
+                schema={"enum": ["transaction", "journal"], "examples": ["journal"]},
+                default="transaction",
+            ),
+            "repeatable": KitOption(
+                description="Whether an effect elsewhere may be made again when nobody knows how it ended.",
+                schema={"type": "boolean"},
+                default=False,
+            ),
         },
         batchable=True,
         states_models=True,

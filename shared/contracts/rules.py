@@ -206,6 +206,12 @@ class Rule(Enum):
         "A limit that can never fire protects nobody.",
         "Change `consecutive`, `ratio` or `window`.",
     )
+    JOURNAL = (
+        "CT245",
+        "A journal is for effects elsewhere that happen once",
+        "Intent and result are rows beside the inbox; what only reads, or may be repeated, needs none.",
+        "Use effectively_once and drop `read_only`, or drop `effect` and `repeatable`.",
+    )
     DEPENDENCY_TWICE = ("CT250", "Dependency names are unique", "Names are keys.", "Rename or remove one.")
     DEPENDENCY_UNKNOWN = (
         "CT251",

@@ -77,12 +77,14 @@ def schema_urn(contract: Contract, model: str) -> str:
 
 def _refuse_reserved_names(contract: Contract) -> None:
     """An operation becomes a method and a module; some names cannot be either."""
+    # The node looks for how an effect elsewhere ended by a method of its own.
+    looks = {f"resolve_{item.name}" for item in contract.operations if item.options.get("effect") == "journal"}
     problems = [
         Problem(
             contract.path.name, 1, 1, f"an operation cannot be called {item.name!r}, the name is reserved; rename it"
         )
         for item in contract.operations
-        if iskeyword(item.name) or item.name in _RESERVED
+        if iskeyword(item.name) or item.name in _RESERVED or item.name in looks
     ]
     if problems:
         raise ContractError(problems)
@@ -112,6 +114,8 @@ def _operation_spec(
         linger_seconds=operation.batch.linger if operation.batch else 0.0,
         concurrency=operation.concurrency,
         timeout_seconds=operation.timeout,
+        effect=operation.options.get("effect", "transaction"),
+        repeatable=operation.options.get("repeatable", False),
     )
 
 

@@ -56,8 +56,8 @@ def _methods(node: ast.ClassDef) -> Iterator[tuple[str, _Function]]:
 def _signature(function: _Function) -> str:
     prefix = "async def" if isinstance(function, ast.AsyncFunctionDef) else "def"
     result = f" -> {ast.unparse(function.returns)}" if function.returns else ""
-    # `_context` says that it is not used; callers pass it by position.
-    arguments = re.sub(r"\b_(?=context\b)", "", ast.unparse(function.args))
+    # `_context` and `_request` say that they are not used; callers pass them by position.
+    arguments = re.sub(r"\b_(?=(context|request)\b)", "", ast.unparse(function.args))
     return f"{prefix} {function.name}({arguments}){result}"
 
 

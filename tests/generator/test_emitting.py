@@ -6,14 +6,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from omnibase_infra.shared.contracts.kits import KitSchema
 from omnibase_infra.shared.contracts.model import Contract, Operation
 from omnibase_infra.shared.core.errors import ConfigurationError, ContractError
+from omnibase_infra.shared.core.ports import BatchContext, NotDone, ResolvableHandler
 from omnibase_infra.shared.generator.emitters import struct_source
 from omnibase_infra.shared.generator.formatting import FormattingError
 from omnibase_infra.shared.generator.imports import docstring, names_in, without_clashes
@@ -46,6 +49,20 @@ from omnibase_infra.shared.generator.workflow import render_node
 folder = Path(sys.argv[1])
 node = render_node(folder / "contract.yaml", target_of(folder), installed_kits(), Servers(lambda: 1 / 0))
 print(hashlib.sha256(repr([(file.root, file.path, file.content) for file in node.files]).encode()).hexdigest())
+"""
+
+CARRIER = """\
+name: NodeCarrierDeskEffect
+version: {major: 1, minor: 0, patch: 0}
+node_type: effect
+description: Orders labels.
+dependencies: [{name: postgres_pool, type: service, class_name: PostgresConnectionPool}]
+event_bus: {subscribe: [onex.cmd.carrier-desk.requests.v1], publish: [onex.evt.carrier-desk.results.v1]}
+io_operations:
+  - {name: order_label, kit: custom, request: ModelLabel, effect: journal, repeatable: true}
+definitions:
+  ModelLabel: {type: object, required: [street], properties: {street: {type: string, examples: [Storgata]}}}
+delivery: {guarantee: effectively_once}
 """
 
 
@@ -196,6 +213,61 @@ def test_rate_limits_reach_the_worker_with_their_defaults(parrot: GeneratedNode)
     assert 'RateLimitSpec(per="tenant", count=1000, seconds=3600, burst=1000),' in spec
     refusing = 'RateLimitSpec(per="client", count=5, seconds=60, burst=2, operation="say", on_limit="refuse"),'
     assert refusing in spec
+
+
+@pytest.fixture
+def carrier(tmp_path: Path, kits: Mapping[str, Kit]) -> GeneratedNode:
+    """A node whose effect is on a server elsewhere."""
+    folder = tmp_path / "carrier_desk" / "v1_0_0"
+    folder.mkdir(parents=True)
+    (folder / "contract.yaml").write_text(CARRIER)
+    return GeneratedNode(folder, kits)
+
+
+def built(carrier: GeneratedNode, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return the node, as another test may have left another one by its name."""
+    monkeypatch.syspath_prepend(str(carrier.folder.parents[1]))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "carrier_desk"]:
+        del sys.modules[name]
+    return import_module("carrier_desk.v1_0_0.node").NodeCarrierDeskEffect()
+
+
+def test_an_effect_elsewhere_has_a_journal_and_a_way_to_look_how_it_ended(
+    carrier: GeneratedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carrier.generate()
+    node = built(carrier, monkeypatch)
+    (operation,) = node.spec.operations
+    assert (operation.effect, operation.repeatable, operation.needs) == ("journal", True, ("postgres",))
+    assert isinstance(node.handlers["order_label"], ResolvableHandler)
+    assert carrier.check() == []
+
+
+async def test_who_looks_is_the_processor_that_people_write(
+    carrier: GeneratedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carrier.generate()
+    carrier.edit("processors/order_label.py", "        return None\n", "        return NotDone()\n")
+    node = built(carrier, monkeypatch)
+    request = node.handlers["order_label"].decode(msgspec.Raw(b'{"street": "Storgata"}'))
+    context = BatchContext([], None, node.spec, ("key",))
+    assert await node.handlers["order_label"].resolve(request, context) == NotDone()
+
+
+def test_a_processor_that_cannot_look_is_told_so(carrier: GeneratedNode) -> None:
+    carrier.generate()
+    carrier.edit("processors/order_label.py", "async def resolve", "async def look")
+    assert any("OrderLabelProcessor.resolve is missing" in finding.message for finding in carrier.check())
+
+
+def test_an_operation_cannot_take_the_name_by_which_another_is_looked_for(carrier: GeneratedNode) -> None:
+    carrier.edit(
+        "contract.yaml",
+        "definitions:",
+        "  - {name: resolve_order_label, kit: custom, request: ModelLabel}\ndefinitions:",
+    )
+    with pytest.raises(ContractError, match="an operation cannot be called 'resolve_order_label'"):
+        carrier.generate()
 
 
 def test_a_kit_that_writes_what_is_not_python_is_told_so(

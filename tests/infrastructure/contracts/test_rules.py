@@ -211,6 +211,22 @@ BREACHES = [
     Breach(Rule.RETRY_TIERS, "[5s, 1m, 10m]", "[5s, 5s, 10m]", "5s, 10m", "tiers: [5s, ", says="more than 5s"),
     Breach(Rule.RETRY_TIERS, "[5s, 1m, 10m]", "[0s]", "0s", "tiers: "),
     Breach(Rule.DEAD_LETTER_LIMIT, "window: 1000", "window: 10", "100", "consecutive: "),
+    Breach(
+        Rule.JOURNAL,
+        "name: price_order\n",
+        "name: price_order\n    repeatable: true\n",
+        "true",
+        "repeatable: ",
+        "`effect",
+    ),
+    Breach(
+        Rule.JOURNAL,
+        "name: price_order\n",
+        "name: price_order\n    read_only: true\n    effect: journal\n",
+        "journal",
+        "effect: ",
+        says="no effect",
+    ),
     Breach(Rule.DEPENDENCY_TWICE, POOL, POOL + POOL, "postgres_pool", "true}"),
     Breach(
         Rule.DEPENDENCY_UNKNOWN, "name: postgres_pool", "name: postgres_pol", "postgres_pol", says="'postgres_pool'"
