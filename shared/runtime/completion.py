@@ -71,17 +71,18 @@ class Completion:
             done.append(record)
             failed += one.failed
             repeated += one.repeated
-            dies = False
+            dies = own = False
             for output in one.outputs:
                 if self._dead_letters.is_dead_letter(output):
                     dies = True
+                    own = own or self._dead_letters.is_of(record, output)
                     outputs.append((record, self._dead_letters.outbound(record, output)))
                 else:
                     answers += 1
                     answer = OutboundRecord(output.topic, output.value, output.key, STRUCTURED_HEADERS)
                     outputs.append((record, answer))
             dead += dies
-            if dies and self._holds(lane, record):
+            if own and self._holds(lane, record):
                 markers.append((record, self._parking.hold(record)))
             elif record.origin is not None:
                 markers.append((record, self._parking.done_marker(record)))

@@ -48,6 +48,10 @@ class DeadLetters:
         """Return whether a stored output is a dead letter."""
         return output.topic == self._topic
 
+    def is_of(self, record: Record, output: StoredOutput) -> bool:
+        """Return whether a dead letter is the record's own: that of a repeated message is the first one's."""
+        return set(origin_headers(origin_of(record))) <= set(_HEADERS.decode(output.value))
+
     def outbound(self, record: Record, output: StoredOutput) -> OutboundRecord:
         """Return the dead letter to produce: key and value untouched, our headers after the record's own.
 

@@ -65,6 +65,15 @@ def test_a_dead_letter_sent_to_its_source_again_and_dead_again_has_each_of_our_h
     assert dict(second.headers or ())[TransportHeader.ORIGINAL_OFFSET] == b"99"
 
 
+def test_the_dead_letter_of_a_message_that_came_twice_is_the_first_ones() -> None:
+    letters = DeadLetters(SPEC, "g")
+    first = make_record(b"{}")
+    repeat = Record(first.work, 99, first.timestamp_ms, first.key, first.value, first.headers)
+    stored = letters.output(first, UndecodableError("once"), 1_700_000_000.0)
+    assert letters.is_of(first, stored)
+    assert not letters.is_of(repeat, stored)
+
+
 def test_a_null_value_stays_null() -> None:
     letters = DeadLetters(SPEC, "g")
     record = make_record(None)
