@@ -114,7 +114,7 @@ class Assignment:
         source: TopicName | None = None,
     ) -> PartitionWork:
         work = PartitionWork(topic, place.topic, place.partition, source=source, start=place.offset)
-        end = ends.get((place.topic, place.partition), place.offset)
+        end = ends.get((place.topic, place.partition))
         known_id = self._ids.get(place.topic) or crash_record.topic_id(place.metadata)
         work.crash = crash_record.after(place.metadata, place.offset, end, known_id)
         return work

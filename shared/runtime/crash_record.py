@@ -81,21 +81,26 @@ def topic_id(metadata: str | None) -> str:
         return ""  # somebody else's commit
 
 
-def after(metadata: str | None, position: int, end: int, topic: str = "") -> CrashRecord:
+def after(metadata: str | None, position: int, end: int | None, topic: str = "") -> CrashRecord:
     """Return the story that a new owner goes on with.
 
     Args:
         metadata: beside the committed offset; none where only `topics apply` has committed.
         position: the committed offset.
-        end: of the partition now; no record at or above it can have killed anybody.
+        end: of the partition now; no record at or above it can have killed anybody. None when its leader did not say:
+            then what was in doubt stays so, and nothing else.
         topic: id of the topic.
     """
-    if not metadata or metadata.startswith(CLEAN) or position >= end:
+    if not metadata or metadata.startswith(CLEAN):
         return CrashRecord(topic=topic)
     try:
         last = _DECODER.decode(metadata)
     except msgspec.DecodeError:
         # Somebody else's commit, for example by Kafka's own tools: a person moved the offset.
+        return CrashRecord(topic=topic)
+    if end is None:
+        end = last.until
+    if position >= end:
         return CrashRecord(topic=topic)
     until = min(end, position + WINDOW_RECORDS)
     if position >= last.until:

@@ -115,6 +115,12 @@ def test_who_dies_right_after_it_took_a_partition_is_counted(desk: Desk) -> None
     assert desk.take((S, 0))[S, 0].crash.deaths == 2
 
 
+def test_a_story_outlives_an_assignment_at_which_the_leader_did_not_say_where_the_partition_ends(desk: Desk) -> None:
+    desk.consumer.metadata[S, 0] = '{"d":2,"u":10,"g":[4]}'
+    desk.consumer.offsets_for_times = lambda places, timeout: []  # type: ignore[method-assign]
+    assert desk.take((S, 0))[S, 0].crash.guilty == (4,)
+
+
 def test_a_partition_left_clean_has_no_story(desk: Desk) -> None:
     desk.consumer.ends[S, 0] = 10
     works = desk.take((S, 0))

@@ -184,6 +184,12 @@ def test_a_suspect_that_ran_alone_and_lived_is_suspect_no_more() -> None:
     assert story.naming((3,)).cleared((3,)).suspects == (4,)
 
 
+def test_what_was_in_doubt_stays_so_when_the_leader_does_not_say_where_the_partition_ends() -> None:
+    story = CrashRecord(deaths=2, until=100, suspects=(4,)).naming((4,))
+    assert after(story.metadata(3), 3, None) == CrashRecord(deaths=3, until=100, guilty=(4,))
+    assert after(story.metadata(100), 100, None) == after(None, 3, None) == CrashRecord()
+
+
 def test_three_deaths_without_anybody_named_find_nobody_guilty() -> None:
     told = CrashRecord().metadata(3)
     for _ in range(5):
