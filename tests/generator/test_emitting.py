@@ -241,6 +241,7 @@ def test_an_effect_elsewhere_has_a_journal_and_a_way_to_look_how_it_ended(
     assert (operation.effect, operation.repeatable, operation.needs) == ("journal", True, ("postgres",))
     assert isinstance(node.handlers["order_label"], ResolvableHandler)
     assert carrier.check() == []
+    assert "async def resolve_order_label" in carrier.path("tests/test_handlers.py").read_text()
 
 
 async def test_who_looks_is_the_processor_that_people_write(
