@@ -82,7 +82,11 @@ async def _worker(settings: Settings, admin: KafkaTopicAdmin, topic: str, reques
     written = [TopicName.parse(name).physical(settings.realm) for name in (*spec.publish, str(spec.dead_letter_topic))]
     for name in written:
         admin.create(name, PARTITIONS, 1, {})
-    admin.commit(group, dict.fromkeys(partitions_of(topic, PARTITIONS), 0))
+    retries = [retry.physical(settings.realm) for retry in spec.retry_topics.values()]
+    for name in retries:
+        admin.create(name, PARTITIONS, 1, {})
+    for name in (topic, *retries):
+        admin.commit(group, dict.fromkeys(partitions_of(name, PARTITIONS), 0))
     before = [records_in(admin, name) for name in written]
     result = await run_child("noop_worker", request, NoopResult, variables_of(settings))
     _check(result, request.records, f"the {spec.worker} worker")

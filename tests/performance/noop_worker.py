@@ -130,7 +130,9 @@ async def work(request: NoopRequest, settings: Settings) -> NoopResult:
             log=quiet,
             on_statistics=on_statistics,
             on_error=on_error,
-            options=ConsumerOptions(statistics_seconds=1.0, overrides={"on_commit": on_commit}),
+            options=ConsumerOptions(
+                statistics_seconds=1.0, overrides={"on_commit": on_commit, "enable.partition.eof": True}
+            ),
         )
 
     async with ProducerPool(settings, client_id=spec.worker, log=quiet, allowed=spec.writable_topics()) as producer:
