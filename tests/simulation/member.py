@@ -205,8 +205,13 @@ def _instruments(spec: WorkerSpec) -> WorkerMetrics:
 
 
 @lru_cache
-def _settings(max_records: int, grace: float, budget: float) -> Settings:
-    values = {"max_in_flight_records": max_records, "shutdown_grace_seconds": grace, "revoke_budget_seconds": budget}
+def _settings(max_records: int, max_parked: int, grace: float, budget: float) -> Settings:
+    values = {
+        "max_in_flight_records": max_records,
+        "max_parked_records": max_parked,
+        "shutdown_grace_seconds": grace,
+        "revoke_budget_seconds": budget,
+    }
     return Settings.model_validate({"env": "test", **values})
 
 
@@ -220,6 +225,7 @@ class Process:
         name: str,
         *,
         max_records: int = 20_000,
+        max_parked: int = 20_000,
         grace: float = 5.0,
         budget: float = 2.0,
         shuffled: bool = False,
@@ -236,7 +242,7 @@ class Process:
         handler = Handler(world.inputs, world.failed, world.mended, name, world.on_effect, world.scheduler)
         self.worker = SteppedWorker(
             Node(spec, handler),
-            _settings(max_records, grace, budget),
+            _settings(max_records, max_parked, grace, budget),
             producer=self.producer,
             stores={"postgres": self.store},
             make_consumer=self._make_consumer,  # type: ignore[arg-type]

@@ -48,6 +48,7 @@ class Scenario(msgspec.Struct, frozen=True):
     accidents: int
     shuffled: bool
     max_records: int
+    max_parked: int
     gap: float
     producer_failures: float
     producer_late: float
@@ -89,6 +90,7 @@ def draw(seed: int) -> Scenario:
         accidents=chance.choice((0, 1, 2, 4, 8)),
         shuffled=chance.random() < 0.3,
         max_records=often(chance.choice((1, 5)), 20_000, 0.2),
+        max_parked=often(chance.choice((1, 4)), 20_000, 0.3),
         gap=often(0.2),
         producer_failures=often(chance.choice((0.1, 0.4))),
         producer_late=often(0.05),
@@ -242,6 +244,7 @@ class Simulation:
             self.spec,
             name,
             max_records=scenario.max_records,
+            max_parked=scenario.max_parked,
             grace=self.chance.choice((1.0, 5.0)),
             budget=self.chance.choice((0.2, 2.0)),
             shuffled=scenario.shuffled,
