@@ -28,6 +28,7 @@ from omnibase_infra.shared.observability.worker_metrics import WorkerMetrics
 from omnibase_infra.shared.runtime.assignment import Assignment, OpenParking, RetryTopic
 from omnibase_infra.shared.runtime.commits import Commits, Committing
 from omnibase_infra.shared.runtime.flow_control import FlowControl
+from omnibase_infra.shared.runtime.pauses import Pauses
 from omnibase_infra.shared.runtime.records import PartitionWork, Record
 
 BATCH_RECORDS: Final = 500
@@ -38,10 +39,6 @@ HURRIED_POLL_SECONDS: Final = 0.002
 FROZEN_SECONDS: Final = 1.0
 # To see that they were not; the brokers may be away, or say nothing for other reasons.
 LOOK_SECONDS: Final = 10.0
-# Finished records kept behind one that is not; beyond it their partition waits, or memory would grow without bound.
-LEDGER_RECORDS: Final = 50_000
-# Entries of a retry partition kept for the first that has not ended; beyond it no more of its source is read.
-PARKED_RECORDS: Final = 200_000
 _OFFSET_ERRORS: Final = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 _TOPIC_ERRORS: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
 # Records that the client could not read and goes past: what comes after them must not be committed.
@@ -124,8 +121,7 @@ class ConsumerThread(threading.Thread):
         self._log = log
         self._clock = clock
         self._stop_requested = threading.Event()
-        self._paused: frozenset[tuple[str, int]] = frozenset()
-        self._held_up: frozenset[tuple[str, int]] = frozenset()
+        self._pauses = Pauses(consumer, flow, metrics, log)
         self._ends: dict[PartitionWork, int] = {}
         self._retry_ends: dict[PartitionWork, int] = {}
         self._topics_seen_since = topics_seen_since
@@ -210,7 +206,7 @@ class ConsumerThread(threading.Thread):
         self.polled_at = now
         hurried = self.hurried or self._commits.is_busy or (not self._commits.seconds and self._flow.records > 0)
         room = self._flow.wait_for_room(0.0 if hurried else POLL_SECONDS) and not self._commits.is_full
-        self._apply_pauses(room and self._is_sure_of_topics(now))
+        self._pauses.apply(self.works, room=room and self._is_sure_of_topics(now))
         # Without room it has waited already, and nothing but callbacks can come.
         patience = HURRIED_POLL_SECONDS if hurried else POLL_SECONDS if room else 0.0
         first = self._consumer.poll(patience)
@@ -319,54 +315,16 @@ class ConsumerThread(threading.Thread):
             raise KafkaException(error)
         self._log.warning(LogEvent.BROKER_ERROR, place=place, error=error.str())
 
-    def _apply_pauses(self, room: bool) -> None:
-        """Bring the paused set to what flow control, open breakers and unread retry partitions ask for.
-
-        Retry partitions themselves are always read: what is parked there must be known.
-        """
-        blocked, held_up = self._flow.blocked_topics, self._find_held_up()
-        if room and not blocked and not held_up and not self._paused:
-            return
-        wanted = held_up.union(
-            key for key, work in self.works.items() if not work.is_retry and (not room or work.topic in blocked)
-        )
-        if wanted == self._paused:
-            return
-        pause, resume = wanted - self._paused, (self._paused - wanted) & self.works.keys()
-        if pause:
-            self._consumer.pause([TopicPartition(*key) for key in pause])
-        if resume:
-            self._consumer.resume([TopicPartition(*key) for key in resume])
-        self._paused = wanted
-        self._metrics.paused_partitions.set(len(wanted))
-
-    def _find_held_up(self) -> frozenset[tuple[str, int]]:
-        """Return the source partitions that must wait: for what is parked of them, or for a record that stays."""
-        held_up = frozenset(key for key, work in self.works.items() if not work.is_retry and _is_held_up(work))
-        full = frozenset(key for key in held_up if (parking := self.works[key].parking) is None or parking.folded)
-        if full - self._held_up:
-            self._log.error(
-                LogEvent.PARTITIONS_PAUSED,
-                partitions=[f"{topic}[{number}]" for topic, number in sorted(full)],
-                reason="a record stays unfinished, or very many are parked; earlier lines say why",
-            )
-        self._held_up = full
-        return held_up
-
     def on_commit(self, error: KafkaError | None, offsets: Sequence[TopicPartition]) -> None:
         """Take the answer to a commit that was not waited for."""
         self._commits.answered(error, offsets)
 
-    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_assign(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
         began = self._clock()
         new = self._assignment.take(partitions)
         self._commits.own(new.values())
         self.works |= new
-        # Until what is parked of a partition is known, nothing of it may run.
-        wait = [key for key, work in new.items() if not work.is_retry and _is_held_up(work)]
-        if wait:
-            consumer.pause([TopicPartition(*key) for key in wait])
-            self._paused |= frozenset(wait)
+        self._pauses.begin(new)
         self.assigned = True
         self._rebalanced("assigned", LogEvent.PARTITIONS_ASSIGNED, partitions, began, list(new.values()))
 
@@ -401,7 +359,7 @@ class ConsumerThread(threading.Thread):
                 self._ends.pop(work, None)
                 self._retry_ends.pop(work, None)
                 self._metrics.forget_lag(work.topic, one.partition)
-        self._paused = frozenset(key for key in self._paused if key in self.works)
+        self._pauses.keep(self.works)
 
     def _rebalanced(
         self,
@@ -438,13 +396,6 @@ class ConsumerThread(threading.Thread):
             self._finish(self.works.values())
         finally:
             self._consumer.close()
-
-
-def _is_held_up(work: PartitionWork) -> bool:
-    parking = work.parking
-    if parking is not None and (not parking.folded or parking.retry.holds_more_than(PARKED_RECORDS)):
-        return True
-    return work.holds_more_than(LEDGER_RECORDS)
 
 
 def _named(error: BaseException) -> BaseException:

@@ -21,7 +21,7 @@ from omnibase_infra.shared.core.naming import Realm, TopicName
 from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
 from omnibase_infra.shared.observability.structured_logger import get_logger
 from omnibase_infra.shared.observability.worker_metrics import WorkerMetrics
-from omnibase_infra.shared.runtime import consumer_thread
+from omnibase_infra.shared.runtime import consumer_thread, pauses
 from omnibase_infra.shared.runtime.commits import Commits
 from omnibase_infra.shared.runtime.consumer_thread import ConsumerThread
 from omnibase_infra.shared.runtime.flow_control import FlowControl
@@ -219,7 +219,7 @@ def test_a_partition_that_goes_while_paused_and_comes_back_flows(member: Member,
 def test_a_partition_whose_first_record_stays_unfinished_waits_before_memory_grows_without_bound(
     member: Member, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consumer_thread, "LEDGER_RECORDS", 3)
+    monkeypatch.setattr(pauses, "LEDGER_RECORDS", 3)
     member.consumer.assign((REQUESTS, 0), (REQUESTS, 1))
     member.consumer.then(*(message(offset) for offset in range(4)))
     stuck, *rest = member.received(4)
