@@ -64,6 +64,7 @@ class LogEvent(StrEnum):
     # dependencies
     DEPENDENCY_UNAVAILABLE = "dependency_unavailable"
     DEPENDENCY_AVAILABLE = "dependency_available"
+    DEPENDENCY_BUSY = "dependency_busy"
     BREAKER_CHANGED = "breaker_changed"
     POOL_EXHAUSTED = "pool_exhausted"
     POOL_CONNECTION_DROPPED = "pool_connection_dropped"

@@ -254,7 +254,7 @@ class Executor:
         halved after all, so that one record cannot hold the others for ever.
         """
         if isinstance(error, DependencyBusyError):
-            self._log.warning(LogEvent.POOL_EXHAUSTED, dependency=error.dependency, error=error.message)
+            self._log.warning(LogEvent.DEPENDENCY_BUSY, dependency=error.dependency, error=error.message)
             for record in records:
                 self._lanes.postpone(record, UNAVAILABLE_DELAY_SECONDS)
             return True
