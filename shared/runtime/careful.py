@@ -45,7 +45,7 @@ class Careful:
         """Return whether these records must not run beside others."""
         if not self._left and not self._retries:
             return False
-        self._look()
+        self.look()
         return bool(self._left) or any(record.work in self._retries for record in batch)
 
     def watch(self, works: Iterable[PartitionWork]) -> None:
@@ -147,10 +147,10 @@ class Careful:
                     self._end(work)
         if named and not self._waiting and self.commit_now is not None:
             self.commit_now(list(named), lambda _: None)  # else the next group's commit says it
-        self._look()
+        self.look()
 
-    def _look(self) -> None:
-        """Stop being careful with partitions that are past what may have killed the process."""
+    def look(self) -> None:
+        """Stop being careful with partitions that are past what may have killed the process. Cheap; call it often."""
         for work in [work for work in self._left if work.finished_to >= work.crash.until]:
             self._end(work)
         for work in [work for work in self._retries if work.finished_to >= work.crash.until]:

@@ -423,6 +423,7 @@ class Worker:
             if (topic := self._topics.get(physical)) is not None:
                 self.instruments.lag(str(topic), partition).set(lag)
         self._call(self._kafka_is, "" if statistics.connected_brokers() else "no broker connection is up")
+        self._call(self._careful.look)  # an idle worker has nothing else that tells it
 
     def _client_error(self, error: KafkaError) -> None:
         """Take the news that no broker is left, which comes sooner than the next report. Consumer thread."""
