@@ -28,11 +28,13 @@ from omnibase_infra.shared.testing.kafka_fixtures import KafkaServer, RecordedLo
 from omnibase_infra.shared.testing.postgres_fixtures import PostgresDatabase
 from omnibase_infra.topics.cluster import Partition
 
-pytestmark = [pytest.mark.demanding, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.demanding, pytest.mark.timeout(240)]
 
 NODE: Final = "held_probe"
 STUCK: Final = "stuck"
 BEHIND: Final = 15
+# Bounds, far above what is needed: other tests run beside these.
+WAIT_SECONDS: Final = 40.0
 # As the fault bench's node, but dead after three attempts, and then its key is held.
 CHANGES: Final = (
     ("NodeFaultProbeEffect", "NodeHeldProbeEffect"),
@@ -89,7 +91,7 @@ class HeldFleet(ProbeFleet):
         async def done() -> bool:
             return len(await self._fetch(DONE, ids)) == len(ids)
 
-        await eventually(done, "the other keys are done", 20)
+        await eventually(done, "the other keys are done", WAIT_SECONDS)
 
     async def rows(self, key: str = STUCK) -> list[int]:
         """Return the numbers of a key's records, in the order of their effects."""
@@ -108,7 +110,7 @@ class HeldFleet(ProbeFleet):
         async def as_many() -> bool:
             return len(await self.rows(key)) >= len(wanted)
 
-        await eventually(as_many, f"{len(wanted)} records of {key} are done", 20)
+        await eventually(as_many, f"{len(wanted)} records of {key} are done", WAIT_SECONDS)
         assert await self.rows(key) == list(wanted)
 
     async def is_held(self, dead: Sequence[str]) -> Report:
@@ -117,8 +119,8 @@ class HeldFleet(ProbeFleet):
         async def committed() -> bool:
             return not await asyncio.to_thread(self.collector.uncommitted)
 
-        await self.dead_letters(len(dead), 20)
-        await eventually(committed, "the offsets of the source are committed", 20)
+        await self.dead_letters(len(dead), WAIT_SECONDS)
+        await eventually(committed, "the offsets of the source are committed", WAIT_SECONDS)
         run = await self.collector.collect(self.load.inputs)
         assert sorted(run.dead) == sorted(dead)
         assert not run.uncommitted
@@ -136,7 +138,7 @@ class HeldFleet(ProbeFleet):
             offsets = (await asyncio.to_thread(admin.group, group, partitions)).committed
             return all(offsets.get(one, 0) == ends[one].high for one in partitions)
 
-        await eventually(committed, "the retry topic is committed up to its end", 20)
+        await eventually(committed, "the retry topic is committed up to its end", WAIT_SECONDS)
 
     async def mend(self) -> None:
         """Let the next attempts of all records that fail succeed."""
