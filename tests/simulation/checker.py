@@ -189,6 +189,10 @@ class Checker:
         source = self._retries[record.topic]
         offset = headers.get(TransportHeader.ORIGINAL_OFFSET, "?")
         self.note(f"{state} {source}[{record.partition}]@{offset} at {record.offset} {headers.get('onex-attempt', '')}")
+        if state in ("done", "held") and TransportHeader.REDRIVE_ID not in headers:
+            ended = (source, record.partition, int(offset))
+            if not self._is_finished(ended, may_be_parked=False):
+                self.problem(f"{ended} is marked {state} before its outputs are in the log")
         if state == "parked":
             place = _original(record)
             if place[1] != record.partition:
