@@ -73,7 +73,7 @@ _TRANSIENT: Final = frozenset(
         KafkaError._WAIT_COORD,
     )
 )
-_SETTLING: Final = frozenset((KafkaError._NOENT, KafkaError.UNKNOWN_TOPIC_OR_PART))
+_SETTLING: Final = frozenset((KafkaError._NOENT, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_LEADER_EPOCH))
 _UNREACHABLE: Final = _TRANSIENT | {
     KafkaError._TRANSPORT,
     KafkaError._ALL_BROKERS_DOWN,

@@ -570,7 +570,9 @@ async def test_a_finished_record_keeps_nothing_but_its_place() -> None:
     assert record.offset == 0
 
 
-async def test_a_record_for_a_newer_contract_is_tried_for_a_while_then_answered_and_kept_and_nobody_else_waits() -> None:
+async def test_a_record_for_a_newer_contract_is_tried_for_a_while_then_answered_and_kept_and_nobody_else_waits() -> (
+    None
+):
     shop = Shop(fine)
     async with shop.running():
         newer = shop.submit({"number": 1}, dataschema="urn:omnibase:shop:ModelOrder:1.5.0")
