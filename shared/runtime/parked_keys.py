@@ -55,6 +55,8 @@ class PartitionParking:
             self, host, topic=source.topic, key_of=self._by_identity.get, advance=self._advance
         )
         self._held_again: set[Identity] = set()
+        # Whose HELD markers have been read: a repeat that lands after the release must not hold the key again.
+        self._held_seen: set[Identity] = set()
 
     # -- the source -------------------------------------------------------------------------------------------------
 
@@ -221,6 +223,7 @@ class PartitionParking:
         self._by_identity.clear()
         self._done.clear()
         self._due.clear()
+        self._held_seen.clear()
         self._waiting_for_source.clear()
         self._stale.clear()
         self._contents.clear()
@@ -245,7 +248,7 @@ class PartitionParking:
         if entry.state is ParkedState.HELD and not foreign:
             if not self.folded:
                 self._fold_done(identity, record.offset)
-            key = self._held_key(record, identity[0])
+            key = self._held_key(record, identity)
             if key is not None:
                 self._release(key, identity[0])  # an earlier marker: one is enough
                 key.held[identity[0]] = record  # stays unfinished, so that no commit passes it
@@ -264,14 +267,17 @@ class PartitionParking:
             parked.first_failed_at = entry.first_failed_at or parked.first_failed_at
         self._host.skip(record)
 
-    def _held_key(self, record: Record, offset: int) -> ParkedKey | None:
-        """Return the key that a HELD marker holds; None for one of ours that was released before it was read."""
+    def _held_key(self, record: Record, identity: Identity) -> ParkedKey | None:
+        """Return the key that a HELD marker holds; None where somebody has decided before it was read."""
         if record.key is None:
             return None
         key = self.keys.get(record.key)
-        if not self.folded and key is None:
-            key = self.keys[record.key] = ParkedKey(record.key)
-        return key if key is not None and (not self.folded or offset in key.held) else None
+        is_held = key is not None and identity[0] in key.held
+        is_repeat = identity in self._held_seen
+        self._held_seen.add(identity)
+        if self.folded or is_repeat:
+            return key if is_held else None
+        return self.keys.setdefault(record.key, ParkedKey(record.key))
 
     def _fold_done(self, identity: Identity, offset: int) -> None:
         """Take in that a record has ended, as an owner before us wrote down."""
@@ -294,7 +300,7 @@ class PartitionParking:
             if parked.record is not None:
                 self._host.skip(record)  # written twice: a producer's time-out, or two owners
                 return
-        elif identity in self._done:
+        elif identity in self._done or self._is_dead(record, identity):
             self._host.skip(record)
             return
         elif self._is_stale(entry):
@@ -308,6 +314,11 @@ class PartitionParking:
             self._by_identity[identity] = key
             self.known_below = max(self.known_below, identity[0] + 1)
         self._attach(key, parked, record, refusal)
+
+    def _is_dead(self, record: Record, identity: Identity) -> bool:
+        """Return whether this is the original of a held record: it has ended as the dead letter that is decided on."""
+        held = self.keys.get(record.key) if record.key is not None else None
+        return held is not None and not identity[1] and identity[0] in held.held
 
     def _attach(self, key: ParkedKey, parked: ParkedRecord, record: Record, refusal: Exception | None) -> None:
         parked.record = record

@@ -597,6 +597,29 @@ def test_a_held_key_holds_back_only_what_comes_later() -> None:
     assert not desk.parking.keys
 
 
+def test_a_repeat_of_the_marker_that_lands_after_the_release_holds_nothing() -> None:
+    desk = Desk(start=1, folded=False)
+    desk.append(0, state=ParkedState.HELD)
+    desk.append(0, state=ParkedState.RELEASED, by="")
+    repeats = [desk.append(0, state=ParkedState.HELD) for _ in range(2)]
+    desk.append(1)
+    desk.arrives(1)
+    desk.fold()
+    desk.parking.source_read_to(2)
+    assert desk.log == ["1"]
+    assert all(marker.offset in desk.skipped for marker in repeats)
+
+
+def test_the_original_of_a_held_record_that_is_parked_late_does_not_run_before_its_redrive() -> None:
+    desk = Desk(start=4, folded=False)
+    desk.append(3, state=ParkedState.HELD, redrive="first")
+    late = desk.append(3)
+    desk.append(3, redrive="second")
+    desk.fold()
+    assert late.offset in desk.skipped
+    assert desk.log == ["3/second"]
+
+
 def test_a_key_released_before_its_own_marker_was_read_is_free() -> None:
     desk = Desk()
     desk.arrives(0)
