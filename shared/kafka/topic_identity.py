@@ -71,17 +71,28 @@ class TopicIdentity:
             SettingsError: the client refuses the settings.
             DependencyUnavailableError: no broker said it in time, or it may not say it to us.
         """
-        client = self._open()
-        asked = client.describe_topics(TopicCollection(self._topics), request_timeout=self._timeout)
-        try:
-            return {topic: self._id(future) for topic, future in asked.items()}
-        except (KafkaException, FutureTimeoutError) as error:
-            # A client may lose its brokers for good, see `runtime.client_watch`: the next look has a new one.
+        asked = self._open().describe_topics(TopicCollection(self._topics), request_timeout=self._timeout)
+        ids: dict[str, str | None] = {}
+        reason = ""
+        for topic, future in asked.items():
+            answer = self._answer(future)
+            if answer is None:
+                reason = "no answer"
+            elif not isinstance(answer, KafkaError):
+                ids[topic] = "" if str(answer.topic_id) == _NO_ID else str(answer.topic_id)
+            elif answer.code() in _GONE:
+                ids[topic] = None
+            else:
+                reason = answer.str()
+        if reason:
+            # A client may lose its brokers for good, see `runtime.client_watch`: the next look has a new one. Nothing
+            # may keep this one alive, threads and sockets and all, until the collector comes by.
             self._client = None
-            reason = error.args[0].str() if isinstance(error, KafkaException) else "no answer"
+            del asked, future
             raise DependencyUnavailableError(
                 f"no Kafka broker said the ids of topics within {self._timeout:g} s: {reason}", dependency="kafka"
-            ) from error
+            )
+        return ids
 
     def _open(self) -> AdminClient:
         if self._client is None:
@@ -94,11 +105,15 @@ class TopicIdentity:
                 raise SettingsError(f"the Kafka client refuses the settings: {error}") from error
         return self._client
 
-    def _id(self, future: Future[TopicDescription]) -> str | None:
+    def _answer(self, future: Future[TopicDescription]) -> TopicDescription | KafkaError | None:
+        """Return what a future holds, None when it is late.
+
+        Raising the error that it holds would tie it to our frames, and so the client to itself.
+        """
         try:
-            found = future.result(self._timeout + _GRACE_SECONDS).topic_id
-        except KafkaException as error:
-            if error.args[0].code() in _GONE:
-                return None
-            raise
-        return "" if str(found) == _NO_ID else str(found)
+            error = future.exception(self._timeout + _GRACE_SECONDS)
+        except FutureTimeoutError:
+            return None
+        if error is None:
+            return future.result()
+        return error.args[0] if isinstance(error, KafkaException) else KafkaError(KafkaError._FAIL, str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from pathlib import Path
 
@@ -53,6 +54,31 @@ def test_brokers_that_are_away_are_an_error_in_time_and_the_next_look_has_a_new_
             identity.look()
         assert time.monotonic() - started < 3
         assert caught.value.dependency == "kafka"
+
+
+def test_a_client_that_failed_leaves_no_thread_behind_though_the_collector_never_comes_by(
+    kafka_log: RecordedLog,
+) -> None:
+    """A worker collects seldom, and each of its outages used to leave a client with all its threads and sockets."""
+    nowhere = load_settings(NO_FILE, env="test", kafka_bootstrap_servers="127.0.0.1:1")
+    identity = TopicIdentity(nowhere, ["a"], log=kafka_log, timeout_seconds=0.3)
+    before = threads()
+    gc.disable()
+    try:
+        for _ in range(4):
+            with pytest.raises(DependencyUnavailableError):
+                identity.look()
+        deadline = time.monotonic() + 10
+        while threads() > before:
+            assert time.monotonic() < deadline, f"{threads() - before} threads more than before"
+            time.sleep(0.05)
+    finally:
+        gc.enable()
+
+
+def threads() -> int:
+    """Return how many threads this process has, those of libraries included."""
+    return len(list(Path("/proc/self/task").iterdir()))
 
 
 def test_settings_that_the_client_refuses_are_a_settings_error(kafka_log: RecordedLog, tmp_path: Path) -> None:
