@@ -47,6 +47,7 @@ READER = {
     "fetch.message.max.bytes": 131072,
     "queued.min.messages": 20_000,
     "queued.max.messages.kbytes": 16_384,
+    "topic.metadata.refresh.interval.ms": 60_000,
     "reconnect.backoff.ms": 50,
     "reconnect.backoff.max.ms": 2_000,
     "enable.metrics.push": False,
