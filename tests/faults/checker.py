@@ -26,11 +26,13 @@ class Input(msgspec.Struct, frozen=True):
         id: of the message; sent twice under one id, it is one input.
         key: whose sequence it belongs to; None has no order.
         sequence: its number within the key, rising.
+        is_command: whether an operation may see it; what intake refuses is a dead letter that nobody is told of.
     """
 
     id: str
     key: str | None = None
     sequence: int = 0
+    is_command: bool = True
 
 
 class Effect(msgspec.Struct, frozen=True):
@@ -139,6 +141,7 @@ def check(run: Run) -> Report:
         Counter(run.dead),
         Counter(run.parked),
     )
+    commands = {one.id for one in run.inputs if one.is_command}
     causes = {one.cause for one in run.answers}
     failed = {one.cause for one in run.answers if one.outcome == "failed"}
     refused = failed & inputs.keys() - effects.keys() - dead.keys()
@@ -156,9 +159,7 @@ def check(run: Run) -> Report:
         disordered=_disordered(run, inputs),
         contradictory=_sorted(effects.keys() & (dead.keys() | failed)),
         unexplained=_sorted((effects.keys() | dead.keys() | parked.keys() | causes) - inputs.keys()),
-        unanswered=_sorted((effects.keys() | dead.keys()) & inputs.keys() - causes - unfinished)
-        if run.answered
-        else (),
+        unanswered=_sorted((effects.keys() | dead.keys()) & commands - causes - unfinished) if run.answered else (),
         misanswered=_misanswered(run, effects.keys()),
     )
 

@@ -131,7 +131,7 @@ class ProbeLoad:
         """Publish bytes that are no envelope; `name` is the input's id, carried in a header."""
         headers = [*STRUCTURED_HEADERS, (FAULT_ID, name.encode())]
         await self._fleet.producer.send([OutboundRecord(self._fleet.spec.subscribe[0], value, key, headers)])
-        self.inputs.append(Input(name))
+        self.inputs.append(Input(name, is_command=False))
 
 
 def _input(command: Envelope) -> Input:

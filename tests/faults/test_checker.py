@@ -36,6 +36,12 @@ def without(run: Run, *ids: str) -> Run:
     )
 
 
+def test_a_dead_letter_that_intake_refused_needs_no_answer_and_one_that_an_operation_gave_up_on_does() -> None:
+    refused, tried = Input("refused", is_command=False), Input("tried")
+    report = check(Run(inputs=[refused, tried], effects=[], dead=["refused", "tried"]))
+    assert report.unanswered == ("tried",)
+
+
 def test_a_run_in_which_all_went_well_is_clean_and_balances() -> None:
     report = check(well())
     assert (report.is_clean, report.is_settled) == (True, True)

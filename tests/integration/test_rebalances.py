@@ -8,6 +8,7 @@ import signal
 import pytest
 from confluent_kafka.admin import AdminClient
 
+from omnibase_infra.shared.core.naming import TopicName
 from omnibase_infra.shared.kafka.admin import KafkaTopicAdmin
 from omnibase_infra.shared.testing.fleet import Fleet, WorkerProcess, eventually
 from omnibase_infra.shared.testing.order_load import OrderLoad
@@ -86,7 +87,9 @@ async def test_a_group_whose_offsets_are_gone_stops_the_worker_and_it_says_what_
 
 async def test_partitions_added_later_start_at_their_beginning_though_most_never_got_a_record(fleet: Fleet) -> None:
     admin = KafkaTopicAdmin(fleet.settings, log=lambda *_, **__: None)
-    await asyncio.to_thread(admin.add_partitions, fleet.physical(fleet.spec.subscribe[0]), fleet.spec.partitions + 6)
+    requests = TopicName.parse(fleet.spec.subscribe[0])
+    for topic in (requests, fleet.spec.retry_topics[requests]):  # as `topics apply` does
+        await asyncio.to_thread(admin.add_partitions, topic.physical(fleet.realm), fleet.spec.partitions + 6)
     for _ in range(3):
         workers = [await fleet.start_ready() for _ in range(2)]
         load = OrderLoad(fleet, keys=3)
