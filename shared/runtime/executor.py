@@ -147,11 +147,12 @@ class Executor:
 
     def _newer(self, lane: Lane, batch: Sequence[Record]) -> dict[Record, NewerContractError]:
         """Return which records of a batch are meant for a newer version of this worker."""
-        own = lane.operation.request_schema
+        usual = (None, lane.operation.request_schema)
         return {
             record: error
             for record in batch
-            if record.envelope.dataschema != own and (error := newer_contract(self._spec, lane, record)) is not None
+            if record.envelope.dataschema not in usual
+            and (error := newer_contract(self._spec, lane, record)) is not None
         }
 
     async def _set_newer_aside(

@@ -20,17 +20,27 @@ def newer_contract(spec: WorkerSpec, lane: Lane, record: Record) -> NewerContrac
     schema = record.envelope.dataschema
     if schema is None or schema == lane.operation.request_schema:
         return None
-    asked = _version(schema, spec.worker)
-    own = tuple(int(part) for part in spec.version.split("."))
-    if asked is None or asked[0] != own[0] or asked <= own:
+    version = _newer_version(schema, spec.worker, spec.version)
+    if version is None:
         return None
-    version = ".".join(map(str, asked))
     return NewerContractError(
         f"its dataschema is of version {version} of the contract, this worker is {spec.version}", dependency=spec.worker
     )
 
 
 @lru_cache(maxsize=256)
+def _newer_version(schema: str, worker: str, own_version: str) -> str | None:
+    """Return the contract version that a schema's name asks for, if it is a later one of the same major version.
+
+    Cached whole: every record whose schema is not exactly the operation's own comes here.
+    """
+    asked = _version(schema, worker)
+    own = tuple(int(part) for part in own_version.split("."))
+    if asked is None or asked[0] != own[0] or asked <= own:
+        return None
+    return ".".join(map(str, asked))
+
+
 def _version(schema: str, worker: str) -> tuple[int, ...] | None:
     """Return the contract version in the name of one of the worker's own models, None for any other name."""
     parts = schema.split(":", _PARTS)
