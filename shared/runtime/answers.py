@@ -20,7 +20,11 @@ UNKNOWN_OPERATION: Final = "unknown_operation"
 
 
 class Answers:
-    """Builds the answers of one worker."""
+    """Builds the answers of one worker.
+
+    Attributes:
+        max_bytes: of an answer with its key.
+    """
 
     def __init__(self, spec: WorkerSpec, realm: Realm, max_bytes: int | None = None) -> None:
         """Args:
@@ -30,7 +34,7 @@ class Answers:
         """
         self._spec = spec
         self._source = realm.source(spec.worker)
-        self._max_bytes = spec.max_record_bytes if max_bytes is None else min(max_bytes, spec.max_record_bytes)
+        self.max_bytes = spec.max_record_bytes if max_bytes is None else min(max_bytes, spec.max_record_bytes)
 
     def of(self, record: Record, operation: OperationSpec, outcome: Any, time: str) -> tuple[StoredOutput, ...]:
         """Return the answer to a record, none for a one-way operation. `time` is RFC 3339.
@@ -51,11 +55,11 @@ class Answers:
             data = envelopes.encode_data(outcome)
         answer = self._output(record, operation, event_type, schema, data, time)
         size = len(answer.value) + len(answer.key or b"")
-        if size > self._max_bytes and not isinstance(outcome, OperationFailed):
+        if size > self.max_bytes and not isinstance(outcome, OperationFailed):
             raise BusinessError(
-                f"{operation.name}: the answer has {size} bytes, at most {self._max_bytes} are published",
+                f"{operation.name}: the answer has {size} bytes, at most {self.max_bytes} are published",
                 code="answer-too-large",
-                details={"bytes": str(size), "limit": str(self._max_bytes)},
+                details={"bytes": str(size), "limit": str(self.max_bytes)},
             )
         return (answer,)
 

@@ -18,6 +18,7 @@ from omnibase_infra.shared.runtime.delivery import OutputDelivery, Owned
 from omnibase_infra.shared.runtime.lanes import Lane, Lanes
 from omnibase_infra.shared.runtime.parking import Parking
 from omnibase_infra.shared.runtime.records import Record
+from omnibase_infra.shared.runtime.refusal_answers import RefusalAnswers
 from omnibase_infra.shared.runtime.settled import Settled
 
 
@@ -31,6 +32,7 @@ class Completion:
         lanes: Lanes,
         delivery: OutputDelivery,
         dead_letters: DeadLetters,
+        refusal_answers: RefusalAnswers,
         parking: Parking,
         metrics: WorkerMetrics,
         log: Any,
@@ -39,6 +41,7 @@ class Completion:
         self._lanes = lanes
         self._delivery = delivery
         self._dead_letters = dead_letters
+        self._refusal_answers = refusal_answers
         self._parking = parking
         self._metrics = metrics
         self._log = log
@@ -100,16 +103,16 @@ class Completion:
         return ordered and self._spec.dead_letters.then == "hold" and record.work.parking is not None
 
     async def bury(self, refused: Sequence[tuple[Record, BaseException]]) -> None:
-        """Write refused records to the dead-letter topic; only then are they finished."""
+        """Write refused records to the dead-letter topic, and answer commands that can be; only then are they finished."""
         if not refused:
             return
         now = time.time()
-        letters = [
-            (record, self._dead_letters.outbound(record, self._dead_letters.output(record, error, now)))
-            for record, error in refused
-        ]
+        outputs: list[Owned] = []
+        for record, error in refused:
+            letter = self._dead_letters.outbound(record, self._dead_letters.output(record, error, now))
+            outputs += [(record, letter), *((record, answer) for answer in self._refusal_answers.of(record, error))]
         ended = [(record, self._parking.done_marker(record)) for record, _ in refused if record.origin is not None]
-        await self._delivery.deliver_owned(letters, ended)
+        await self._delivery.deliver_owned(outputs, ended)
         for record, error in refused:
             self._metrics.refused(error_code(error)).inc()
             topic = self._metrics.topics[record.work.topic]

@@ -41,6 +41,7 @@ from omnibase_infra.shared.runtime.newer_contract import newer_contract
 from omnibase_infra.shared.runtime.parking import Parking
 from omnibase_infra.shared.runtime.rate_gate import RateGate
 from omnibase_infra.shared.runtime.records import GONE, Record
+from omnibase_infra.shared.runtime.refusal_answers import RefusalAnswers
 
 # Between two tries while a dependency fails and its breaker has not opened yet.
 UNAVAILABLE_DELAY_SECONDS: Final = 0.2
@@ -61,6 +62,7 @@ class Executor:
         execution: Execution,
         delivery: OutputDelivery,
         dead_letters: DeadLetters,
+        refusal_answers: RefusalAnswers,
         retry: RetryPolicy,
         metrics: WorkerMetrics,
         log: Any,
@@ -82,6 +84,7 @@ class Executor:
             lanes=lanes,
             delivery=delivery,
             dead_letters=dead_letters,
+            refusal_answers=refusal_answers,
             parking=parking,
             metrics=metrics,
             log=log,

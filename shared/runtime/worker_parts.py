@@ -27,6 +27,7 @@ from omnibase_infra.shared.runtime.lanes import Lane, Lanes
 from omnibase_infra.shared.runtime.parking import Parking
 from omnibase_infra.shared.runtime.rate_gate import RateGate
 from omnibase_infra.shared.runtime.records import Record
+from omnibase_infra.shared.runtime.refusal_answers import RefusalAnswers
 from omnibase_infra.shared.runtime.refused_outputs import RefusedOutputs
 from omnibase_infra.shared.runtime.transaction_stage import TransactionStage
 from omnibase_infra.shared.runtime.transactional_commits import TransactionalCommits, TransactionSupport
@@ -114,6 +115,7 @@ def build_parts(  # noqa: PLR0913 - what surrounds them
         execution=Execution(spec, answers, dict(stores)),
         delivery=delivery,
         dead_letters=dead_letters,
+        refusal_answers=RefusalAnswers(spec, realm, answers),
         retry=RetryPolicy.from_spec(spec.retry),
         metrics=metrics,
         log=log,

@@ -18,6 +18,7 @@ from omnibase_infra.shared.core.errors import (
     DeliveryError,
     DependencyBusyError,
     DependencyUnavailableError,
+    ForbiddenError,
     TransientError,
     UndecodableError,
 )
@@ -53,6 +54,7 @@ from omnibase_infra.shared.runtime.intake import Intake
 from omnibase_infra.shared.runtime.lanes import Lane, Lanes
 from omnibase_infra.shared.runtime.parking import Parking
 from omnibase_infra.shared.runtime.records import DONE, PartitionWork, Record
+from omnibase_infra.shared.runtime.refusal_answers import RefusalAnswers
 
 COMMANDS = "onex.cmd.shop.requests.v1"
 ANSWERS = "onex.evt.shop.results.v1"
@@ -136,7 +138,7 @@ class MemorySession:
 
 
 class MemoryProducer:
-    """Keeps what was sent; fails as often as told."""
+    """Keeps what was sent; as often as told it fails with the first of several."""
 
     def __init__(self) -> None:
         self.sent: list[OutboundRecord] = []
@@ -145,6 +147,7 @@ class MemoryProducer:
     async def send(self, records: Sequence[OutboundRecord]) -> None:
         if self.failures:
             self.failures -= 1
+            self.sent += records[1:]
             raise DeliveryError("not confirmed", errors={0: "timed out"})
         self.sent += records
 
@@ -205,6 +208,7 @@ class Shop:
         self.lanes.add(self.lane)
         delivery = Delivery(self.producer, QUICK, lambda error: None)
         dead_letters = DeadLetters(self.spec, "group")
+        answers = Answers(self.spec, realm)
         self.parking = Parking(
             self.spec,
             "group",
@@ -221,9 +225,10 @@ class Shop:
         self.executor = Executor(
             self.spec,
             lanes=self.lanes,
-            execution=Execution(self.spec, Answers(self.spec, realm), dict(stores)),
+            execution=Execution(self.spec, answers, dict(stores)),
             delivery=delivery,
             dead_letters=dead_letters,
+            refusal_answers=RefusalAnswers(self.spec, realm, answers),
             retry=QUICK,
             metrics=metrics,
             log=get_logger(),
@@ -432,6 +437,28 @@ async def test_a_reused_id_is_refused_and_the_first_message_keeps_its_answer() -
         await shop.all_done()
     assert shop.store.effects == [0]
     assert [dict(letter.headers or [])[TransportHeader.ERROR_CODE] for letter in shop.dead()] == [b"id-reused"]
+    assert [answer.type for answer in shop.answers()] == [ORDER.completed_type]  # the first one's, and no other
+
+
+async def test_a_refused_command_is_answered_beside_its_dead_letter_and_unfinished_until_both_are_confirmed() -> None:
+    shop = Shop(fine)
+    shop.producer.failures = 1
+    command = envelopes.original(source="/outside", event_type=ORDER.event_type, data=msgspec.Raw(b"{}"))
+    record = Record(shop.work, 0, 0, b"k", envelopes.encode(command), None)
+    record.envelope = command
+    shop.work.enter([record])
+    shop._offset = 1
+    async with shop.running():
+        shop.executor.refuse(record, ForbiddenError("not here"))
+        async with asyncio.timeout(5):
+            while not shop.answers():
+                await asyncio.sleep(0)
+        assert (shop.dead(), shop.work.advance() == 1) == ([], False)
+        await shop.all_done()
+    assert len(shop.dead()) == 1
+    assert [answer.causationid for answer in shop.answers()] == [command.id]
+    assert [failure.code for failure in shop.failures()] == ["forbidden"]
+    assert not shop.store.inbox  # it may be another's id
 
 
 async def test_a_bad_payload_is_answered_and_remembered() -> None:

@@ -33,6 +33,7 @@ from omnibase_infra.shared.runtime.intake import Intake
 from omnibase_infra.shared.runtime.lanes import Lane, Lanes
 from omnibase_infra.shared.runtime.parking import Parking
 from omnibase_infra.shared.runtime.records import Headers, PartitionWork, Record
+from omnibase_infra.shared.runtime.refusal_answers import RefusalAnswers
 
 REALM = Realm("test")
 COMMANDS = "onex.cmd.shop.requests.v1"
@@ -129,6 +130,7 @@ class Shop:
         self.intake = Intake(self.spec, REALM, self.lanes.by_operation, self.lane)
         delivery = Delivery(self.broker, RetryPolicy(attempts=3, base=0.001, cap=0.002), lambda error: None)
         dead_letters = DeadLetters(self.spec, GROUP)
+        answers = Answers(self.spec, REALM)
         self.parking = self.lanes.parking = Parking(
             self.spec,
             GROUP,
@@ -145,9 +147,10 @@ class Shop:
         self.executor = Executor(
             self.spec,
             lanes=self.lanes,
-            execution=Execution(self.spec, Answers(self.spec, REALM), {}),
+            execution=Execution(self.spec, answers, {}),
             delivery=delivery,
             dead_letters=dead_letters,
+            refusal_answers=RefusalAnswers(self.spec, REALM, answers),
             retry=RetryPolicy.from_spec(self.spec.retry),
             metrics=metrics,
             log=get_logger(),
@@ -466,6 +469,20 @@ async def test_a_redriven_record_that_cannot_be_read_is_a_dead_letter_again_and_
     assert headers[TransportHeader.ORIGINAL_OFFSET] == "0"
     assert headers[TransportHeader.REDRIVE_ID] == "r1"
     assert "done 0" in shop.states
+
+
+async def test_a_redriven_command_that_is_refused_again_is_answered_once_more_before_it_is_marked_done() -> None:
+    shop = Shop()
+    stray = msgspec.structs.replace(envelopes.decode(command(0)), replyto="onex.evt.nobody.results.v1")
+    async with shop.running():
+        for redrive in ("r1", "r2"):
+            await shop.append(from_desk(shop, 0, redrive, value=envelopes.encode(stray)))
+        await shop.until(lambda: len(shop.dead) == 2 and shop.retry.advance() == 4)
+    assert [answer.causationid for answer in shop.answers] == [stray.id] * 2
+    assert len({answer.id for answer in shop.answers}) == 2
+    ends = [index for index, record in enumerate(shop.broker.sent) if ours(record).get(TransportHeader.PARKED_STATE)]
+    first_answer = next(index for index, record in enumerate(shop.broker.sent) if record.topic == ANSWERS)
+    assert first_answer < ends[0]
 
 
 async def test_a_refused_head_found_at_an_assignment_is_a_dead_letter_and_the_next_of_its_key_runs() -> None:
