@@ -59,6 +59,7 @@ def run(
 
 async def _run(spec: WorkerSpec, settings: Settings) -> None:
     from omnibase_infra.shared.kafka.consumer_factory import ConsumerOptions, create_consumer
+    from omnibase_infra.shared.kafka.topic_check import brokers_answer
     from omnibase_infra.shared.observability.log_events import LogEvent
     from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
     from omnibase_infra.shared.observability.structured_logger import configure_logging, get_logger
@@ -105,7 +106,7 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
             make_consumer=make_consumer,
             registry=registry,
             log=log,
-            brokers_answer=partial(_brokers_answer, settings, client_log),
+            brokers_answer=partial(brokers_answer, settings, log=client_log, timeout_seconds=_TOPIC_CHECK_SECONDS),
             topic_ids=_topic_ids(spec, settings, client_log),
             producer_is_cut_off=producer_is_cut_off,
         )
@@ -242,17 +243,6 @@ async def _check_topics(spec: WorkerSpec, settings: Settings, log: LogFunction) 
         await asyncio.to_thread(require_topics, settings, physical, log=log, timeout_seconds=_TOPIC_CHECK_SECONDS)
 
     await _tolerating_outage(check)
-
-
-async def _brokers_answer(settings: Settings, log: LogFunction) -> bool:
-    """Return whether a broker answers a client made for asking."""
-    from omnibase_infra.shared.kafka.topic_check import missing_topics
-
-    try:
-        await asyncio.to_thread(missing_topics, settings, (), log=log, timeout_seconds=_TOPIC_CHECK_SECONDS)
-    except DependencyUnavailableError:
-        return False
-    return True
 
 
 def _topic_ids(

@@ -89,7 +89,12 @@ class PooledProducer:
         finally:
             self._pending.discard(batch)
         self._counters.count(len(records), failures)
-        return failures
+        return self._explained(failures) if failures and self.fatal_error else failures
+
+    def _explained(self, failures: Mapping[int, str]) -> Mapping[int, str]:
+        """Add to what was purged why it was."""
+        end = self._end_reason()
+        return {index: reason if end in reason else f"{reason}, {end}" for index, reason in failures.items()}
 
     @property
     def usable(self) -> bool:
@@ -121,6 +126,15 @@ class PooledProducer:
             except TimeoutError:
                 return False
         return True
+
+    def fail(self, reason: str) -> None:
+        """Declare it broken: it gives up what is queued, its senders are told, and it has to be replaced.
+
+        From any thread.
+        """
+        if self.fatal_error is None:
+            self.fatal_error = reason
+            self._log.event(CRITICAL, "kafka_producer_fatal", reason=reason)
 
     def stop(self) -> None:
         """Let the thread end: what is queued is given up."""
@@ -177,7 +191,7 @@ class PooledProducer:
     def _refused(self, batch: DeliveryBatch, index: int, error: KafkaError) -> None:
         batch.refuse(index, error.str())
         if _is_fatal(error):
-            self._fail(error.str())
+            self.fail(error.str())
 
     def _refuse_rest(self, batch: DeliveryBatch, start: int) -> None:
         for index in range(start, len(batch.records)):
@@ -212,7 +226,7 @@ class PooledProducer:
                 self._signal(producer, served)
             self._abandon(producer)
         except Exception as error:
-            self._fail(f"its thread ended: {error!r}")
+            self.fail(f"its thread ended: {error!r}")
             raise
         finally:
             self._stopping = True
@@ -254,12 +268,7 @@ class PooledProducer:
         self._counters.note_error(error.str())
         self._log.error(error)
         if _is_fatal(error):
-            self._fail(error.str())
-
-    def _fail(self, reason: str) -> None:
-        if self.fatal_error is None:
-            self.fatal_error = reason
-            self._log.event(CRITICAL, "kafka_producer_fatal", reason=reason)
+            self.fail(error.str())
 
     def _on_stats(self, text: str) -> None:
         statistics = parse_statistics(text)

@@ -22,6 +22,8 @@ class ProducerOptions(msgspec.Struct, frozen=True, kw_only=True):
         linger_ms: how long a record may wait for others to share a request with.
         queue_records / queue_kilobytes: bounds of one producer's queue; senders wait when it is full.
         delivery_timeout_seconds: how long a record may wait for its confirmation, through outages of the broker.
+        cut_off_seconds: how long a producer may have work and no connection before it is given up if brokers answer
+            others. Needs statistics.
         statistics_seconds: time between statistics reports; 0 for none.
         overrides: librdkafka properties that win over everything else.
     """
@@ -31,6 +33,7 @@ class ProducerOptions(msgspec.Struct, frozen=True, kw_only=True):
     queue_records: int = 50_000
     queue_kilobytes: int = 64 * 1024
     delivery_timeout_seconds: float = 300.0
+    cut_off_seconds: float = 15.0
     statistics_seconds: float = 5.0
     overrides: Mapping[str, Any] = {}
 

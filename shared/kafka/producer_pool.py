@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Final, Self
 from zlib import crc32
 
@@ -17,7 +18,9 @@ from omnibase_infra.shared.kafka.outbound_topics import OutboundTopics
 from omnibase_infra.shared.kafka.pooled_producer import PURGE_SECONDS, PooledProducer
 from omnibase_infra.shared.kafka.producer_config import DEFAULT_OPTIONS, ProducerOptions, producer_config
 from omnibase_infra.shared.kafka.producer_counters import ProducerCounters
+from omnibase_infra.shared.kafka.producer_watch import ProducerWatch
 from omnibase_infra.shared.kafka.statistics import ClientStatistics
+from omnibase_infra.shared.kafka.topic_check import brokers_answer
 
 CLOSE_SECONDS: Final = 10.0
 _JOIN_SECONDS: Final = PURGE_SECONDS + 3.0
@@ -51,7 +54,8 @@ class ProducerPool:
     """Implements `core.ports.RecordProducer`. Belongs to one event loop: use it as `async with`.
 
     Records of one topic always go through the same producer, so that records of one key stay in the order of the
-    calls. A full queue makes senders wait and never drops anything. A producer that failed fatally is replaced.
+    calls. A full queue makes senders wait and never drops anything. A producer that failed fatally is replaced, and so
+    is one that found no way back to brokers that answer others; its senders get a `DeliveryError`.
     """
 
     def __init__(
@@ -86,6 +90,8 @@ class ProducerPool:
             for number in range(options.size)
         ]
         self._topics = OutboundTopics(settings.realm, allowed, contract)
+        self._watch = ProducerWatch(partial(brokers_answer, settings, log=log), cut_off_seconds=options.cut_off_seconds)
+        self._watching: asyncio.Task[None] | None = None
         self._log = log
         self._on_statistics = on_statistics
         self._counters = ProducerCounters()
@@ -114,6 +120,8 @@ class ProducerPool:
             raise RuntimeError("a ProducerPool belongs to the event loop it was started on")
         while len(self._producers) < len(self._configs):
             self._producers.append(self._new_producer(len(self._producers)))
+        if self._watching is None or self._watching.done():
+            self._watching = loop.create_task(self._watch.run(lambda: self._producers), name="producer-watch")
 
     async def send(self, records: Sequence[OutboundRecord]) -> None:
         """Return when the broker has confirmed every record; see `core.ports.RecordProducer`.
@@ -171,6 +179,8 @@ class ProducerPool:
         try:
             await self.flush(timeout_seconds)
         finally:
+            if self._watching is not None:
+                self._watching.cancel()
             producers = [*self._producers, *self._retired]
             for producer in producers:
                 producer.stop()

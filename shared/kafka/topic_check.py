@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 from typing import Final
 
@@ -78,3 +79,12 @@ def require_topics(
             f"or are not visible to this client: {', '.join(missing)}",
             hint="run `omninode topics apply`",
         )
+
+
+async def brokers_answer(settings: Settings, *, log: LogFunction, timeout_seconds: float = TIMEOUT_SECONDS) -> bool:
+    """Return whether a broker answers a client that is made for asking."""
+    try:
+        await asyncio.to_thread(missing_topics, settings, (), log=log, timeout_seconds=timeout_seconds)
+    except DependencyUnavailableError:
+        return False
+    return True

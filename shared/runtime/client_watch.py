@@ -1,8 +1,9 @@
 """Ends a worker whose Kafka client finds no way back to brokers that answer others; a restart cures it.
 
 librdkafka 2.10 and later drops its last broker, for good, when a metadata response names none (its issue 5301),
-as a broker does for a moment after it stood still. Nothing but a new client helps then. An outage is another matter:
-nobody answers, so the worker waits.
+as a broker does for a moment after it stood still. Nothing but a new client helps then: pools of producers make one
+themselves (`kafka.producer_watch`), a consumer is its worker. An outage is another matter: nobody answers, so the
+worker waits.
 """
 
 from __future__ import annotations

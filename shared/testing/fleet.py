@@ -18,7 +18,7 @@ import urllib.error
 import urllib.request
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from confluent_kafka import Consumer, Message, TopicPartition
 
 from omnibase_infra.shared.core import envelope as envelopes
 from omnibase_infra.shared.core.envelope import Envelope
+from omnibase_infra.shared.core.errors import DeliveryError
 from omnibase_infra.shared.core.headers import STRUCTURED_HEADERS
 from omnibase_infra.shared.core.naming import TopicName
 from omnibase_infra.shared.core.ports import OutboundRecord
@@ -35,6 +36,8 @@ from omnibase_infra.shared.core.settings import Settings, require_postgres
 from omnibase_infra.shared.core.worker_spec import WorkerSpec
 from omnibase_infra.shared.kafka.admin import KafkaTopicAdmin
 from omnibase_infra.shared.kafka.producer_pool import ProducerPool
+from omnibase_infra.shared.kafka.producer_watch import REASON
+from omnibase_infra.shared.testing.kafka_fixtures import read_topic
 from omnibase_infra.topics.provisioning import provision
 from omnibase_infra.topics.topic_registry import TopicRegistry
 
@@ -199,11 +202,29 @@ class Fleet:
         )
 
     async def send(self, commands: Sequence[Envelope], topic: str | None = None) -> None:
-        """Publish commands, by default to the worker's first topic."""
+        """Publish commands, each once, by default to the worker's first topic."""
         target = topic or self.spec.subscribe[0]
-        await self.producer.send(
+        await self._send_once(
             [OutboundRecord(target, envelopes.encode(one), one.record_key, STRUCTURED_HEADERS) for one in commands]
         )
+
+    async def _send_once(self, records: Sequence[OutboundRecord]) -> None:
+        """Publish; what a client that lost its brokers did not confirm is sent again where the topic lacks it."""
+        while records:
+            try:
+                await self.producer.send(records)
+            except DeliveryError as error:
+                if not all(REASON in reason for reason in error.errors.values()):
+                    raise
+                there = await asyncio.to_thread(self._values, records[0].topic)
+                records = [records[index] for index in sorted(error.errors) if records[index].value not in there]
+            else:
+                return
+
+    def _values(self, topic: str) -> set[bytes | None]:
+        """Return the values of all records in a topic."""
+        with closing(self._reader(topic)) as reader:
+            return {message.value() for message in read_topic(reader, self.physical(topic))}
 
     async def send_raw(
         self, value: bytes | None, key: bytes | None = None, headers: Iterable[tuple[str, bytes | None]] = ()
