@@ -80,7 +80,8 @@ def _train(jars: Sequence[Path], target: Path) -> None:
     with folder_in_progress(target.parent, TRAINING) as folder:
         output = folder / "cache.aot"
         properties = folder / "server.properties"
-        address = BrokerAddress(*choose(2))
+        client_port, controller_port = choose(2)
+        address = BrokerAddress(client_port, controller_port)
         properties.write_text(server_properties(1, [address], "data"), encoding="utf-8")
         kafka = KafkaJava(jars)
         kafka.format(properties, new_cluster_id())

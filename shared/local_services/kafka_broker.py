@@ -11,6 +11,7 @@ from omnibase_infra.shared.core.errors import LocalServiceError
 from omnibase_infra.shared.local_services.free_ports import LOOPBACK
 from omnibase_infra.shared.local_services.kafka_java import JAVA_ENVIRONMENT, KafkaJava
 from omnibase_infra.shared.local_services.kafka_probe import ClusterView, ask_cluster
+from omnibase_infra.shared.local_services.kafka_security import KafkaSecurity
 from omnibase_infra.shared.local_services.kafka_settings import BrokerAddress, server_properties
 from omnibase_infra.shared.local_services.private_files import write_private
 from omnibase_infra.shared.local_services.server_process import ServerProcess
@@ -26,10 +27,12 @@ class KafkaBroker:
     Args:
         folder: folder of the service; each broker has names of its own in it.
         node_id: from 1.
+        security: of its secured listeners, None where it has none.
     """
 
-    def __init__(self, folder: Path, node_id: int) -> None:
+    def __init__(self, folder: Path, node_id: int, security: KafkaSecurity | None = None) -> None:
         self.node_id = node_id
+        self._security = security
         self._folder = folder
         self.data = folder / f"data-{node_id}"
         self.properties = folder / f"server-{node_id}.properties"
@@ -57,7 +60,7 @@ class KafkaBroker:
         clear_left_in_progress(self._folder, f"format-{self.node_id}")
         with folder_in_progress(self._folder, f"format-{self.node_id}") as temporary:
             properties = temporary / "server.properties"
-            properties.write_text(server_properties(self.node_id, brokers, "data"), encoding="utf-8")
+            properties.write_text(self._configuration(brokers, "data"), encoding="utf-8")
             java.format(properties, cluster_id)
             (temporary / "data").rename(self.data)
 
@@ -78,8 +81,11 @@ class KafkaBroker:
         Raises:
             LocalServiceError: it ended at once.
         """
-        write_private(self.properties, server_properties(self.node_id, brokers, self.data.name))
+        write_private(self.properties, self._configuration(brokers, self.data.name))
         self.process.spawn(java.broker_command(self.properties), environment=JAVA_ENVIRONMENT, cwd=self._folder)
+
+    def _configuration(self, brokers: Sequence[BrokerAddress], data: str) -> str:
+        return server_properties(self.node_id, brokers, data, self._security)
 
     def ask(self, address: BrokerAddress) -> ClusterView | None:
         """Return the cluster as this broker sees it, None when it does not answer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,6 +14,7 @@ from omnibase_infra.shared.local_services.kafka_aot import new_cluster_id, prepa
 from omnibase_infra.shared.local_services.kafka_broker import KafkaBroker
 from omnibase_infra.shared.local_services.kafka_jars import KAFKA_VERSION, fetch_kafka_jars
 from omnibase_infra.shared.local_services.kafka_java import KafkaJava
+from omnibase_infra.shared.local_services.kafka_security import SECURED_HOST, KafkaSecurity
 from omnibase_infra.shared.local_services.kafka_settings import BrokerAddress
 from omnibase_infra.shared.local_services.private_files import write_private
 from omnibase_infra.shared.local_services.server_process import stop_together, wait_until_ready
@@ -48,17 +50,27 @@ class KafkaService:
         brokers: 1 to 3. None takes what the data folder was made with, 1 for a new one. With 3, topics default
             to 3 replicas of which 2 must be in sync.
         proxied: give a new data folder's brokers a second listener each, for clients that come through a proxy.
+        security: give a new data folder's brokers listeners with TLS and passwords, and an authorizer. Asked for again
+            with each service on that folder, since it is not kept there.
     """
 
     name = "kafka"
     version = KAFKA_VERSION
 
-    def __init__(self, folder: Path, *, brokers: int | None = None, proxied: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        brokers: int | None = None,
+        proxied: bool = False,
+        security: KafkaSecurity | None = None,
+    ) -> None:
         if brokers is not None and not 1 <= brokers <= MOST_BROKERS:
             raise LocalServiceError(f"kafka: {brokers} brokers asked for, 1 to {MOST_BROKERS} are possible")
         self._folder = folder.resolve()
         self._asked_for = brokers
         self._proxied = proxied
+        self._security = security
         self._cluster_file = self._folder / "cluster.json"
         self._brokers: list[KafkaBroker] = []
         self._prepared_java: KafkaJava | None = None
@@ -74,7 +86,7 @@ class KafkaService:
         cluster = self._cluster()
         count = len(cluster.brokers) if cluster else self._asked_for or 1
         for number in range(len(self._brokers) + 1, count + 1):
-            self._brokers.append(KafkaBroker(self._folder, number))
+            self._brokers.append(KafkaBroker(self._folder, number, self._security))
         return self._brokers[:count]
 
     def prepare(self, progress: ProgressCallback = no_progress) -> None:
@@ -87,12 +99,8 @@ class KafkaService:
         self._end_missing()
         cluster = self._cluster()
         if cluster is None:
-            count = self._asked_for or 1
-            each = 4 if self._proxied else 2
-            ports = free_ports.choose(each * count)
-            own = (ports[start : start + each] for start in range(0, len(ports), each))
             # Remembered before anything is formatted: all brokers must get the same id, also after a crash.
-            cluster = KafkaCluster(new_cluster_id(), tuple(BrokerAddress(*few) for few in own))
+            cluster = KafkaCluster(new_cluster_id(), self._new_addresses())
             self._remember(cluster)
         elif self._asked_for not in (None, len(cluster.brokers)):
             raise LocalServiceError(
@@ -198,6 +206,16 @@ class KafkaService:
             raise LocalServiceError(f"kafka: {self._folder} was not prepared for proxies")
         return pairs
 
+    def secured_address(self, listener: str) -> str:
+        """Return the brokers' addresses by one of the secured listeners.
+
+        Raises:
+            LocalServiceError: it was never prepared.
+        """
+        place = self._security.names.index(listener) if self._security else 0
+        ports = [item.secured_ports[place] for item in self._known_cluster().brokers]
+        return ",".join(f"{SECURED_HOST}:{port}" for port in ports)
+
     def delete_data(self) -> None:
         """Remove its folder.
 
@@ -207,6 +225,13 @@ class KafkaService:
         if any(broker.process.is_running() for broker in self.brokers):
             raise LocalServiceError("kafka: a broker runs; its data is not removed", hint="stop it first")
         remove_whole(self._folder)
+
+    def _new_addresses(self) -> tuple[BrokerAddress, ...]:
+        plain = 4 if self._proxied else 2
+        each = plain + (len(self._security.names) if self._security else 0)
+        ports = free_ports.choose(each * (self._asked_for or 1))
+        shares = [tuple(ports[start : start + each]) for start in range(0, len(ports), each)]
+        return tuple(_address(few[:plain], few[plain:]) for few in shares)
 
     def _java(self, progress: ProgressCallback) -> KafkaJava:
         if self._prepared_java is None:
@@ -273,3 +298,8 @@ class KafkaService:
 
     def _remember(self, cluster: KafkaCluster) -> None:
         write_private(self._cluster_file, msgspec.json.encode(cluster).decode() + "\n")
+
+
+def _address(plain: Sequence[int], secured: tuple[int, ...]) -> BrokerAddress:
+    client, controller, proxied, proxy = (*plain, 0, 0)[:4]
+    return BrokerAddress(client, controller, proxied, proxy, secured)

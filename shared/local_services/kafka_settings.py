@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from omnibase_infra.shared.local_services.free_ports import LOOPBACK
+from omnibase_infra.shared.local_services.kafka_security import SECURED_HOST, KafkaSecurity
 
 JAVA_OPTIONS = (
     "-Xmx256m",
@@ -29,7 +30,6 @@ COMMON = """\
 process.roles=broker,controller
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=CLIENT
-listener.security.protocol.map=CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT
 
 auto.create.topics.enable=false
 delete.topic.enable=true
@@ -63,15 +63,17 @@ class BrokerAddress(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         proxied_port: where it listens for clients that come through a proxy; 0 where there is none.
         proxy_port: of that proxy, which is what such clients are told, so that they come back through it.
+        secured_ports: of the listeners with TLS and passwords, in the order of their names.
     """
 
     client_port: int
     controller_port: int
     proxied_port: int = 0
     proxy_port: int = 0
+    secured_ports: tuple[int, ...] = ()
 
-    def listeners(self) -> str:
-        """Return the lines that say where it listens and what it tells clients."""
+    def listeners(self, security: KafkaSecurity | None = None) -> str:
+        """Return the lines that say where it listens, how, and what it tells clients."""
         client, controller = (
             f"CLIENT://{LOOPBACK}:{self.client_port}",
             f"CONTROLLER://{LOOPBACK}:{self.controller_port}",
@@ -80,10 +82,20 @@ class BrokerAddress(msgspec.Struct, frozen=True, omit_defaults=True):
         if self.proxied_port:
             heard.append(f"PROXIED://{LOOPBACK}:{self.proxied_port}")
             told.append(f"PROXIED://{LOOPBACK}:{self.proxy_port}")
-        return f"listeners={','.join(heard)}\nadvertised.listeners={','.join(told)}"
+        protocols = "CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT"
+        for name, port in zip(security.names if security else (), self.secured_ports, strict=True):
+            heard.append(f"{name}://{LOOPBACK}:{port}")
+            told.append(f"{name}://{SECURED_HOST}:{port}")
+            protocols += f",{name}:SASL_SSL"
+        return f"""\
+listeners={",".join(heard)}
+advertised.listeners={",".join(told)}
+listener.security.protocol.map={protocols}"""
 
 
-def server_properties(node_id: int, brokers: Sequence[BrokerAddress], data: str) -> str:
+def server_properties(
+    node_id: int, brokers: Sequence[BrokerAddress], data: str, security: KafkaSecurity | None = None
+) -> str:
     """Return the configuration of broker `node_id` (from 1) of a cluster of `brokers`.
 
     `data` is relative to the folder the broker is started in: no character of a path needs escaping then.
@@ -96,7 +108,7 @@ def server_properties(node_id: int, brokers: Sequence[BrokerAddress], data: str)
 node.id={node_id}
 log.dirs={data}
 controller.quorum.voters={voters}
-{own.listeners()}
+{own.listeners(security)}
 default.replication.factor={count}
 min.insync.replicas={majority}
 offsets.topic.replication.factor={count}
@@ -104,7 +116,7 @@ transaction.state.log.replication.factor={count}
 transaction.state.log.min.isr={majority}
 share.coordinator.state.topic.replication.factor={count}
 share.coordinator.state.topic.min.isr={majority}
-{COMMON}"""
+{COMMON}{security.properties() if security else ""}"""
 
 
 def class_path(jars: Sequence[Path]) -> str:
