@@ -13,16 +13,14 @@ import inspect
 import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Any, Final, Literal, get_args, get_origin
-
-from pydantic import SecretStr
-from pydantic_core import PydanticUndefined
+from typing import Any, Final
 
 from omnibase_infra import shared, topics
 from omnibase_infra.shared.contracts.rules import Rule
 from omnibase_infra.shared.core.errors import OmnibaseError
-from omnibase_infra.shared.core.settings import Settings
+from omnibase_infra.shared.core.setting_catalogue import OTHER_VARIABLES, setting_entries
 from omnibase_infra.shared.observability.metric_definitions import CATALOGUE, HistogramDefinition
 from omnibase_infra.shared.postgres import errors as postgres_errors
 
@@ -30,44 +28,18 @@ DOCS: Final = Path(__file__).resolve().parent
 BEGIN: Final = "<!-- begin: written by docs/generate_reference.py -->"
 END: Final = "<!-- end -->"
 
-# What the settings' own descriptions leave to their names.
-MEANINGS: Final = {
-    "kafka_security_protocol": "How connections are secured.",
-    "kafka_sasl_mechanism": "How the client logs in; required by the two SASL protocols.",
-    "kafka_sasl_username": "For PLAIN and SCRAM.",
-    "kafka_sasl_password": "For PLAIN and SCRAM.",
-    "kafka_oauth_client_id": "For OAUTHBEARER.",
-    "kafka_oauth_client_secret": "For OAUTHBEARER.",
-    "kafka_oauth_scope": "For OAUTHBEARER, where the token endpoint wants one.",
-    "kafka_ssl_key_password": "Of the client key, when it is encrypted.",
-    "kafka_session_timeout_seconds": (
-        "How long the group waits for a silent member before it gives its partitions to others; `classic` only."
-    ),
-    "postgres_acquire_timeout_seconds": "How long work waits for a free connection, and one attempt to connect takes.",
-    "postgres_statement_timeout_seconds": "PostgreSQL cancels a longer statement.",
-    "postgres_lock_timeout_seconds": "PostgreSQL gives up waiting for a lock.",
-    "log_level": "Lines below it are not written.",
-    "log_format": "`json` for collectors, `console` for people.",
-}
-SECTIONS: Final = (
-    ("Realm", ("env", "tenant")),
-    ("Kafka", ("kafka_",)),
-    ("PostgreSQL", ("postgres_",)),
-    ("Logs", ("log_",)),
-    ("Process", ("",)),
-)
-
 
 def settings_page() -> Iterator[str]:
-    """Yield the tables of process settings, by section."""
-    left = dict(Settings.model_fields)
-    for title, prefixes in SECTIONS:
-        names = [name for name in left if name.startswith(prefixes)]
+    """Yield the tables of process settings, by section, and of the other variables there are."""
+    for title, entries in groupby(setting_entries(), key=lambda entry: entry.section):
         yield f"### {title}\n"
-        yield from table(("variable", "type", "unit", "default", "meaning"), (_setting(name) for name in names))
+        yield from table(
+            ("variable", "type", "unit", "default", "meaning"),
+            ((f"`{one.variable}`", one.type, one.unit, one.default, one.meaning) for one in entries),
+        )
         yield ""
-        for name in names:
-            del left[name]
+    yield "### Variables that are no settings\n"
+    yield from table(("variable", "meaning"), ((f"`{name}`", text) for name, text in OTHER_VARIABLES.items()))
 
 
 def errors_page() -> Iterator[str]:
@@ -152,48 +124,6 @@ def rendered(page: str) -> str:
 def pages_out_of_step() -> list[str]:
     """Return the pages that differ from what code says."""
     return [page for page in PAGES if rendered(page) != (DOCS / page).read_text(encoding="utf-8")]
-
-
-def _setting(name: str) -> tuple[str, str, str, str, str]:
-    field = Settings.model_fields[name]
-    meaning = field.description or MEANINGS.get(name)
-    if not meaning:
-        raise SystemExit(f"{name}: say what it means, in settings.py or in MEANINGS here")
-    bounds = [f"{sign} {value:g}" for sign, value in _bounds(field.metadata)]
-    kind = _type_name(field.annotation) + (f" ({', '.join(bounds)})" if bounds else "")
-    return f"`OMNIBASE_{name.upper()}`", kind, _unit(name), _default(field.default), meaning
-
-
-def _bounds(metadata: Sequence[Any]) -> Iterator[tuple[str, float]]:
-    for item in metadata:
-        for attribute, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<")):
-            if (value := getattr(item, attribute, None)) is not None:
-                yield sign, value
-
-
-def _type_name(annotation: Any) -> str:
-    if get_origin(annotation) is Literal:
-        return ", ".join(f"`{choice}`" for choice in get_args(annotation))
-    arguments = [one for one in get_args(annotation) if one is not type(None)]
-    if len(arguments) == 1:
-        return _type_name(arguments[0])
-    names = {str: "text", int: "integer", float: "number", bool: "`true`, `false`", Path: "path", SecretStr: "secret"}
-    return names[annotation]
-
-
-def _unit(name: str) -> str:
-    for suffix, unit in (("_seconds", "seconds"), ("_days", "days"), ("_bytes", "bytes"), ("_records", "records")):
-        if name.endswith(suffix):
-            return unit
-    return "connections" if name.startswith("postgres_pool_") else ""
-
-
-def _default(value: Any) -> str:
-    if value is PydanticUndefined:
-        return "**required**"
-    if value is None or value == "":
-        return "unset"
-    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 
 def _error_classes() -> set[type[OmnibaseError]]:

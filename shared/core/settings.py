@@ -2,21 +2,25 @@
 
 Every value comes from an `OMNIBASE_*` variable or from the file that `omninode infra up` wrote
 (`.omnibase/env`); the environment wins. Addresses have no default: a worker never falls back to localhost.
+A secret may be given as a reference, which `shared.secrets` resolves; `secret_references` knows their form.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal, get_args
+from urllib.parse import quote
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from omnibase_infra.shared.core.errors import InvalidNameError, SettingsError
 from omnibase_infra.shared.core.naming import Environment, Realm
+from omnibase_infra.shared.core.secret_references import SecretReference, is_reference, parse_reference
 
+PREFIX: Final = "OMNIBASE_"
 STATE_DIRECTORY = ".omnibase"
 ENV_FILE = "env"
 
@@ -24,39 +28,76 @@ ENV_FILE = "env"
 class Settings(BaseSettings):
     """What a process needs to know about its surroundings. Units are in the names or descriptions."""
 
-    model_config = SettingsConfigDict(env_prefix="OMNIBASE_", extra="ignore", frozen=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, hide_input_in_errors=True)
 
-    env: Environment = Field(description="Environment part of the realm: local, dev, test, staging or prod.")
+    env: Environment = Field(description="Environment part of the realm.")
     tenant: str = Field("", description="Tenant part of the realm; empty for none.")
 
     kafka_bootstrap_servers: str | None = Field(None, description="Broker addresses, host:port, comma-separated.")
-    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = None
-    kafka_sasl_username: str | None = None
-    kafka_sasl_password: SecretStr | None = None
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How connections are secured."
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
+        None, description="How the client logs in; required by the two SASL protocols."
+    )
+    kafka_sasl_username: str | None = Field(None, description="For PLAIN and SCRAM.")
+    kafka_sasl_password: SecretStr | None = Field(None, description="For PLAIN and SCRAM.")
     kafka_oauth_token_endpoint_url: str | None = Field(None, description="OIDC token endpoint for OAUTHBEARER.")
-    kafka_oauth_client_id: str | None = None
-    kafka_oauth_client_secret: SecretStr | None = None
-    kafka_oauth_scope: str | None = None
+    kafka_oauth_client_id: str | None = Field(None, description="For OAUTHBEARER.")
+    kafka_oauth_client_secret: SecretStr | None = Field(None, description="For OAUTHBEARER.")
+    kafka_oauth_scope: str | None = Field(None, description="For OAUTHBEARER, where the token endpoint wants one.")
     kafka_ssl_ca_location: Path | None = Field(None, description="CA bundle that signs the brokers' certificates.")
     kafka_ssl_certificate_location: Path | None = Field(None, description="Client certificate, for mTLS.")
     kafka_ssl_key_location: Path | None = Field(None, description="Client key, for mTLS.")
-    kafka_ssl_key_password: SecretStr | None = None
+    kafka_ssl_key_password: SecretStr | None = Field(None, description="Of the client key, when it is encrypted.")
     kafka_group_protocol: Literal["classic", "consumer"] = Field(
         "classic", description="`classic` is cooperative-sticky, `consumer` is KIP-848."
     )
     kafka_group_instance_id: str | None = Field(None, description="Static membership id, for example the pod's name.")
-    kafka_session_timeout_seconds: float = Field(45.0, ge=6, le=1800)
+    kafka_session_timeout_seconds: float = Field(
+        45.0,
+        ge=6,
+        le=1800,
+        description="How long the group waits for a silent member before it gives its partitions to others; "
+        "`classic` only.",
+    )
     kafka_replication_factor: int | None = Field(
         None, ge=1, description="Replication factor of topics; unset: 3 in prod and staging, else 1."
     )
 
     postgres_dsn: SecretStr | None = Field(None, description="postgresql://user:password@host:port/database?sslmode=…")
-    postgres_pool_min: int = Field(1, ge=0, le=1000, description="Connections kept open.")
-    postgres_pool_max: int = Field(10, ge=1, le=1000, description="Connections at most.")
+    postgres_user: SecretStr | None = Field(
+        None, description="User, in place of the one in the DSN: a reference to credentials that rotate."
+    )
+    postgres_password: SecretStr | None = Field(None, description="Password, in place of the one in the DSN, likewise.")
+    postgres_user_file: Path | None = Field(
+        None, description="File with the login's name, read anew for each connection; wins over the address."
+    )
+    postgres_password_file: Path | None = Field(
+        None, description="File with the login's password, read anew for each connection; wins over the address."
+    )
+    postgres_ssl_mode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] | None = Field(
+        None, description="TLS with PostgreSQL; unset: verify-full with a CA, else what the address says."
+    )
+    postgres_ssl_ca_location: Path | None = Field(None, description="CA bundle that signs the server's certificate.")
+    postgres_ssl_certificate_location: Path | None = Field(None, description="Client certificate, for mTLS.")
+    postgres_ssl_key_location: Path | None = Field(None, description="Client key, for mTLS.")
+    postgres_ssl_key_password: SecretStr | None = None
+    postgres_pool_min: int = Field(10, ge=0, le=1000, description="Connections kept open.")
+    postgres_pool_max: int = Field(50, ge=1, le=1000, description="Connections at most.")
     postgres_acquire_timeout_seconds: float = Field(5.0, gt=0)
-    postgres_statement_timeout_seconds: float = Field(30.0, gt=0)
-    postgres_lock_timeout_seconds: float = Field(5.0, gt=0)
+    postgres_connection_max_age_seconds: float = Field(
+        3600.0, ge=0, description="A connection is replaced when it is so old, give or take a tenth; 0: never."
+    )
+    postgres_connection_max_uses: int = Field(
+        100_000, ge=0, description="A connection is replaced when it was lent so often; 0: never."
+    )
+    postgres_leak_seconds: float = Field(
+        60.0, ge=0, description="A connection held for longer is logged with the place that acquired it; 0: never."
+    )
+    postgres_slow_query_seconds: float = Field(0.5, gt=0, description="Statements that take longer are logged.")
+    postgres_statement_timeout_seconds: float = Field(30.0, gt=0, description="PostgreSQL cancels a longer statement.")
+    postgres_lock_timeout_seconds: float = Field(5.0, gt=0, description="PostgreSQL gives up waiting for a lock.")
     postgres_query_role: str | None = Field(
         None, description="Read-only role under which `query` runs SQL text; unset: `query` is switched off."
     )
@@ -67,8 +108,25 @@ class Settings(BaseSettings):
         description="How long inbox and outbox remember a message; a worker whose topics keep longer sees to more.",
     )
 
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["json", "console"] = "json"
+    vault_addr: str | None = Field(None, description="OpenBao or Vault, https://host:port, for `vault://` references.")
+    vault_token: SecretStr | None = Field(None, description="Token to log in with; or use an AppRole.")
+    vault_role_id: SecretStr | None = Field(None, description="AppRole to log in with, beside the secret id.")
+    vault_secret_id: SecretStr | None = Field(None, description="Secret id of the AppRole.")
+    vault_approle_mount: str = Field("approle", description="Where the AppRole method is mounted.")
+    vault_namespace: str | None = Field(None, description="Namespace of everything that is asked.")
+    vault_ca_location: Path | None = Field(None, description="CA bundle of the server; unset: the system's.")
+    vault_timeout_seconds: float = Field(5.0, gt=0, le=60, description="Longest wait for one answer of the server.")
+    secrets_refresh_seconds: float = Field(
+        300.0, ge=1, description="How often a `vault://` secret without a lease is read again, to find a new version."
+    )
+    secrets_file_check_seconds: float = Field(
+        5.0, ge=0.05, description="How often the file of a `file://` reference is looked at for a change."
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Lines below it are not written."
+    )
+    log_format: Literal["json", "console"] = Field("json", description="`json` for collectors, `console` for people.")
 
     health_host: str = Field("127.0.0.1", description="Address of /livez, /readyz, /metrics and /info.")
     health_port: int = Field(0, ge=0, le=65535, description="Port of the endpoints; 0 picks a free one.")
@@ -154,7 +212,7 @@ def read_env_file(path: Path) -> dict[str, str]:
 
 
 def load_settings(env_file: Path | None = None, **overrides: Any) -> Settings:
-    """Read and validate the settings together.
+    """Read and validate the settings together. References to secrets stay what they are.
 
     Args:
         env_file: `NAME=value` lines used where the environment has nothing; default: what
@@ -164,26 +222,91 @@ def load_settings(env_file: Path | None = None, **overrides: Any) -> Settings:
     Raises:
         SettingsError: names every variable that is missing or malformed, never its value.
     """
-    file = env_file if env_file is not None else state_directory() / ENV_FILE
-    values: dict[str, Any] = {
-        name.removeprefix("OMNIBASE_").lower(): value
-        for name, value in read_env_file(file).items()
-        if name.startswith("OMNIBASE_") and name not in os.environ
-    }
+    values = {name: value for name, (value, source) in given_settings(env_file).items() if source == "file"}
     try:
         settings = Settings(**(values | overrides))
-        Realm(settings.env, settings.tenant)
-    except InvalidNameError as error:
-        raise SettingsError(f"OMNIBASE_TENANT: {error.message}", hint=error.hint) from None
+        problems = list(_problems(settings))
+        missing = False
     except ValidationError as error:
-        problems = error.errors()
-        lines = [f"OMNIBASE_{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}" for item in problems]
-        missing = any(item["type"] == "missing" for item in problems)
+        problems = [f"{variable(*item['loc'])}: {item['msg']}" for item in error.errors()]
+        missing = any(item["type"] == "missing" for item in error.errors())
+    if problems:
         raise SettingsError(
-            "settings are incomplete or malformed:\n  " + "\n  ".join(lines),
+            "settings are incomplete or malformed:\n  " + "\n  ".join(problems),
             hint="set what is missing, or run `omninode infra up`, which sets all of it" if missing else "",
         ) from None
     return settings
+
+
+def given_settings(env_file: Path | None = None) -> dict[str, tuple[str, Literal["environment", "file"]]]:
+    """Return what is given for each field and where: values as written, secrets among them. Nothing is validated.
+
+    Raises:
+        SettingsError: the file has a line that is no `NAME=value`.
+    """
+    file = env_file if env_file is not None else state_directory() / ENV_FILE
+    given: dict[str, tuple[str, Literal["environment", "file"]]] = {}
+    for name, value in read_env_file(file).items():
+        if name.startswith(PREFIX):
+            given[name.removeprefix(PREFIX).lower()] = value, "file"
+    for name, value in os.environ.items():
+        if name.startswith(PREFIX):
+            given[name.removeprefix(PREFIX).lower()] = value, "environment"
+    return given
+
+
+def variable(*name: str | int) -> str:
+    """Return the environment variable of a field: `log_level` → `OMNIBASE_LOG_LEVEL`."""
+    return PREFIX + "_".join(str(part) for part in name).upper()
+
+
+def secret_names() -> tuple[str, ...]:
+    """Return the fields that hold secrets, and may hold references to them instead."""
+    return tuple(name for name, field in Settings.model_fields.items() if SecretStr in get_args(field.annotation))
+
+
+def secret_references(settings: Settings) -> dict[str, SecretReference]:
+    """Return the fields that hold references instead of secrets, and what those refer to."""
+    found = {name: parse_reference(text) for name in secret_names() if (text := _as_given(settings, name))}
+    return {name: reference for name, reference in found.items() if reference is not None}
+
+
+def secret_value(settings: Settings, name: str) -> str | None:
+    """Return the secret that a field holds, None when it is unset.
+
+    Raises:
+        SettingsError: it holds a reference that nobody has resolved, which must not be taken for the secret.
+    """
+    text = _as_given(settings, name)
+    if text and is_reference(text):
+        raise SettingsError(
+            f"{variable(name)} is the reference {text}, and it was not resolved",
+            hint="pass the settings through omnibase_infra.shared.secrets.resolve_secrets first",
+        )
+    return text
+
+
+def _as_given(settings: Settings, name: str) -> str | None:
+    value = getattr(settings, name)
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+
+def _problems(settings: Settings) -> Iterator[str]:
+    try:
+        Realm(settings.env, settings.tenant)
+    except InvalidNameError as error:
+        yield f"{variable('tenant')}: {error}"
+    secrets = secret_names()
+    for name in Settings.model_fields:
+        value = getattr(settings, name)
+        text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        if name in secrets:
+            try:
+                parse_reference(text)
+            except SettingsError as error:
+                yield f"{variable(name)}: {error.message}"
+        elif text.startswith(("vault:/", "file:/")):
+            yield f"{variable(name)}: takes no reference, since it holds no secret; give the value itself"
 
 
 def require_kafka(settings: Settings) -> str:
@@ -201,13 +324,60 @@ def require_kafka(settings: Settings) -> str:
 
 
 def require_postgres(settings: Settings) -> str:
-    """Return the PostgreSQL address, a secret.
+    """Return the PostgreSQL address, a secret, with TLS and the credentials of files as the settings say.
 
     Raises:
-        SettingsError: none is set; there is no default.
+        SettingsError: none is set, or a file of credentials cannot be read; there is no default.
     """
     if settings.postgres_dsn is None:
         raise SettingsError(
             "OMNIBASE_POSTGRES_DSN is not set", hint="set it, or run `omninode infra up` to start a local server"
         )
-    return settings.postgres_dsn.get_secret_value()
+    dsn = settings.postgres_dsn.get_secret_value()
+    credentials = {
+        "user": _credential("USER", settings.postgres_user_file),
+        "password": _credential("PASSWORD", settings.postgres_password_file),
+    }
+    return _with_parameters(dsn, _tls_parameters(settings) | {name: one for name, one in credentials.items() if one})
+
+
+def _tls_parameters(settings: Settings) -> dict[str, str]:
+    """Return libpq's parameters. A CA without a mode means that the server has to prove who it is."""
+    mode = settings.postgres_ssl_mode or ("verify-full" if settings.postgres_ssl_ca_location else None)
+    password = settings.postgres_ssl_key_password
+    parameters = {
+        "sslmode": mode,
+        "sslrootcert": settings.postgres_ssl_ca_location,
+        "sslcert": settings.postgres_ssl_certificate_location,
+        "sslkey": settings.postgres_ssl_key_location,
+        "sslpassword": password.get_secret_value() if password else None,
+    }
+    return {name: str(value) for name, value in parameters.items() if value is not None}
+
+
+def _credential(what: str, path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingsError(f"OMNIBASE_POSTGRES_{what}_FILE: {path} cannot be read: {reason}") from None
+
+
+def _with_parameters(dsn: str, parameters: dict[str, str]) -> str:
+    """Return the address with parameters set, which win over those it has; user and password win over its own."""
+    if not parameters:
+        return dsn
+    try:
+        parts = urlsplit(dsn)
+        login, at, place = parts.netloc.rpartition("@")
+    except ValueError:
+        return dsn  # malformed, which the pool says better
+    user, _, password = login.partition(":")
+    new = {name: quote(parameters.pop(name), safe="") for name in ("user", "password") if name in parameters}
+    if new:
+        login, at = f"{new.get('user', user)}:{new.get('password', password)}", "@"
+    kept = [pair for pair in parts.query.split("&") if pair and pair.partition("=")[0] not in parameters]
+    query = "&".join([*kept, urlencode(parameters)] if parameters else kept)
+    return urlunsplit(parts._replace(netloc=f"{login}{at}{place}", query=query))
