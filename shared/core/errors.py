@@ -14,6 +14,7 @@
     │   ├── OffsetOutOfRangeError     a committed offset points outside the log
     │   ├── CorruptLogError           records of a topic cannot be read by the Kafka client
     │   └── SchemaMissingError        the database lacks a table or statement the worker needs
+    ├── ServiceStartError             a service of the process did not start; its cause says why
     ├── ClusterRefusedError           the Kafka cluster understood an administrative request and said no
     │   └── GroupInUseError           offsets of a group cannot be changed while it has members
     ├── LocalServiceError             a local server could not be started or stopped
@@ -24,6 +25,7 @@
     │   │   BusinessError
     ├── DependencyError               a server the effect needs failed, classified by the kit that knows it
     │   ├── DependencyUnavailableError   down: breaker, pause, no attempt is spent
+    │   │   └── BreakerOpenError         not even asked: it was down a moment ago
     │   └── TransientError               this attempt failed, a later one may work
     │       ├── DependencyBusyError      no room for us now: no attempt is spent
     │       └── NewerContractError       meant for a newer version of the worker: it waits for a while
@@ -157,6 +159,22 @@ class SchemaMissingError(ConfigurationError):
     """The database lacks a table or a statement's parts that the worker needs."""
 
     code = "schema-missing"
+
+
+class ServiceStartError(OmnibaseError):
+    """A service of the process did not start; what was started before it has been stopped again.
+
+    Attributes:
+        service: its name.
+        cause: what it raised; decides the exit code of a command.
+    """
+
+    code = "service-start-failed"
+
+    def __init__(self, message: str, *, service: str, cause: Exception, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.service = service
+        self.cause = cause
 
 
 class ClusterRefusedError(OmnibaseError):
@@ -299,6 +317,20 @@ class DependencyUnavailableError(DependencyError):
     """The dependency is down or does not answer: the breaker's business, no attempt is spent."""
 
     code = "dependency-unavailable"
+
+
+class BreakerOpenError(DependencyUnavailableError):
+    """The dependency was not asked: it was down a moment ago, and others find out whether it is back.
+
+    Attributes:
+        retry_in_seconds: after which asking again is worth it.
+    """
+
+    code = "breaker-open"
+
+    def __init__(self, message: str, *, dependency: str, retry_in_seconds: float, hint: str = "") -> None:
+        super().__init__(message, dependency=dependency, hint=hint)
+        self.retry_in_seconds = retry_in_seconds
 
 
 class TransientError(DependencyError):

@@ -190,6 +190,36 @@ BREAKER_STATE: Final = GaugeDefinition(
 BREAKER_TRIPS: Final = CounterDefinition(
     "omnibase_breaker_trips_total", "Times the circuit breaker opened.", "events", _DEPENDENCY
 )
+RETRIES: Final = CounterDefinition(
+    "omnibase_retries_total",
+    "Calls that were tried again, by what was called; `in-lane` are attempts of records in their lanes.",
+    "events",
+    _DEPENDENCY,
+)
+RETRIES_GIVEN_UP: Final = CounterDefinition(
+    "omnibase_retries_given_up_total",
+    "Calls that failed for good although another attempt might have worked: no attempts, time or budget were left.",
+    "events",
+    ("worker", "dependency", "reason"),
+)
+RETRY_BUDGET_EXHAUSTED: Final = CounterDefinition(
+    "omnibase_retry_budget_exhausted_total",
+    "Retries that found the budget of the process empty: they were given up, or waited longer.",
+    "events",
+    _DEPENDENCY,
+)
+RETRY_BUDGET_LEFT: Final = GaugeDefinition(
+    "omnibase_retry_budget_left",
+    "Retries the budget lets through at once; below 0: reserved ahead.",
+    "events",
+    _DEPENDENCY,
+)
+THROTTLED: Final = CounterDefinition(
+    "omnibase_throttled_total",
+    "Calls of a program beyond its own limit for a service: made to wait, or refused.",
+    "events",
+    ("worker", "dependency", "decision"),
+)
 POOL_CONNECTIONS: Final = GaugeDefinition(
     "omnibase_pool_connections", "Open connections of the pool.", "connections", _DEPENDENCY
 )

@@ -17,6 +17,7 @@ from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
 RebalanceEvent = Literal["assigned", "revoked", "lost"]
 BreakerState = Literal["closed", "half-open", "open"]
 RateDecision = Literal["wait", "park", "refuse"]
+GivenUp = Literal["attempts", "time", "budget"]
 BREAKER_STATE_VALUES: Final[Mapping[BreakerState, int]] = MappingProxyType({"closed": 0, "half-open": 1, "open": 2})
 
 
@@ -93,6 +94,22 @@ class DependencyMetrics:
         if self._pool is None:
             self._pool = PoolMetrics(self._registry, self._labels)
         return self._pool
+
+
+class RetryMetrics:
+    """Retries of what is called, and their budget."""
+
+    __slots__ = ("budget_exhausted", "budget_left", "given_up", "retries")
+
+    def __init__(self, registry: MetricsRegistry, worker: str, dependency: str) -> None:
+        labels = {"worker": worker, "dependency": dependency}
+        reasons: tuple[GivenUp, ...] = ("attempts", "time", "budget")
+        self.retries: Final[Counter] = registry.counter(metric.RETRIES, **labels)
+        self.budget_exhausted: Final[Counter] = registry.counter(metric.RETRY_BUDGET_EXHAUSTED, **labels)
+        self.budget_left: Final[Gauge] = registry.gauge(metric.RETRY_BUDGET_LEFT, **labels)
+        self.given_up: Final[Mapping[GivenUp, Counter]] = {
+            reason: registry.counter(metric.RETRIES_GIVEN_UP, **labels, reason=reason) for reason in reasons
+        }
 
 
 class PoolMetrics:
@@ -174,6 +191,10 @@ class WorkerMetrics:
             contract=spec.contract_sha256[:12],
             python=platform.python_version(),
         ).set(1)
+
+    def retries(self, dependency: str) -> RetryMetrics:
+        """Return the metrics of retries and their budget; looking them up is not cheap."""
+        return RetryMetrics(self._registry, self._worker, dependency)
 
     def refused(self, code: str) -> Counter:
         """Return the counter of records refused with this error code (few: one per error class)."""

@@ -18,7 +18,7 @@ from omnibase_infra.shared.core.errors import (
     TransientError,
 )
 from omnibase_infra.shared.core.worker_spec import RetrySpec
-from omnibase_infra.shared.resilience.retry_policy import RETRY_PRESETS, Jitter, RetryPolicy, retrying
+from omnibase_infra.shared.resilience.retry_policy import RETRY_PRESETS, Jitter, RetryOptions, RetryPolicy, retrying
 from omnibase_infra.shared.resilience.service_kinds import ServiceKind
 
 QUICK = RetryPolicy(attempts=4, base=0.001, cap=0.004)
@@ -102,7 +102,9 @@ class Attempts:
 
 
 async def _retrying(call: Callable[[], Awaitable[str]], total_seconds: float = 30.0) -> str:
-    return await retrying(call, QUICK, dependency="postgres", total_seconds=total_seconds, spread=_nothing)
+    return await retrying(
+        call, QUICK, dependency="postgres", total_seconds=total_seconds, options=RetryOptions(spread=_nothing)
+    )
 
 
 async def test_it_returns_the_first_success() -> None:
