@@ -17,6 +17,7 @@ from omnibase_infra.shared.core.errors import (
     OmnibaseError,
     OperationRejectedError,
     RequestTimeoutError,
+    ServiceStartError,
 )
 
 # Output that another program reads is not cut to a terminal's width.
@@ -35,6 +36,8 @@ def exit_code(error: OmnibaseError) -> int:
     """Return the exit code of a command that ends with this error."""
     from omnibase_infra.shared.client.errors import AnsweredFailedError
 
+    if isinstance(error, ServiceStartError) and isinstance(error.cause, OmnibaseError):
+        return exit_code(error.cause)
     if isinstance(error, ConfigurationError | OperationRejectedError):
         return exit_codes.USAGE
     if isinstance(error, RequestTimeoutError):

@@ -13,6 +13,7 @@
     │   ├── OffsetMissingError        a group has no committed offset where it must have one
     │   ├── OffsetOutOfRangeError     a committed offset points outside the log
     │   ├── CorruptLogError           records of a topic cannot be read by the Kafka client
+    │   ├── KafkaAccessError          a broker and this process do not agree on TLS, or on who we are
     │   └── SchemaMissingError        the database lacks a table or statement the worker needs
     ├── ServiceStartError             a service of the process did not start; its cause says why
     ├── ClusterRefusedError           the Kafka cluster understood an administrative request and said no
@@ -153,6 +154,12 @@ class CorruptLogError(ConfigurationError):
     """Records of a topic cannot be read by the Kafka client; going past them would lose them."""
 
     code = "corrupt-log"
+
+
+class KafkaAccessError(ConfigurationError):
+    """A broker and this process do not agree on TLS or on who we are: authority, host name, expiry, user, password."""
+
+    code = "kafka-access"
 
 
 class SchemaMissingError(ConfigurationError):
