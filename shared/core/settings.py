@@ -11,13 +11,13 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
-from urllib.parse import quote
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from omnibase_infra.shared.core.errors import InvalidNameError, SettingsError
 from omnibase_infra.shared.core.naming import Environment, Realm
+from omnibase_infra.shared.core.postgres_address import with_login, with_parameters
 from omnibase_infra.shared.core.secret_references import SecretReference, is_reference, parse_reference
 
 PREFIX: Final = "OMNIBASE_"
@@ -70,22 +70,16 @@ class Settings(BaseSettings):
         None, description="User, in place of the one in the DSN: a reference to credentials that rotate."
     )
     postgres_password: SecretStr | None = Field(None, description="Password, in place of the one in the DSN, likewise.")
-    postgres_user_file: Path | None = Field(
-        None, description="File with the login's name, read anew for each connection; wins over the address."
-    )
-    postgres_password_file: Path | None = Field(
-        None, description="File with the login's password, read anew for each connection; wins over the address."
-    )
     postgres_ssl_mode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] | None = Field(
         None, description="TLS with PostgreSQL; unset: verify-full with a CA, else what the address says."
     )
     postgres_ssl_ca_location: Path | None = Field(None, description="CA bundle that signs the server's certificate.")
     postgres_ssl_certificate_location: Path | None = Field(None, description="Client certificate, for mTLS.")
     postgres_ssl_key_location: Path | None = Field(None, description="Client key, for mTLS.")
-    postgres_ssl_key_password: SecretStr | None = None
+    postgres_ssl_key_password: SecretStr | None = Field(None, description="Of the client key, when it is encrypted.")
     postgres_pool_min: int = Field(10, ge=0, le=1000, description="Connections kept open.")
     postgres_pool_max: int = Field(50, ge=1, le=1000, description="Connections at most.")
-    postgres_acquire_timeout_seconds: float = Field(5.0, gt=0)
+    postgres_acquire_timeout_seconds: float = Field(5.0, gt=0, description="Longest wait for a free connection.")
     postgres_connection_max_age_seconds: float = Field(
         3600.0, ge=0, description="A connection is replaced when it is so old, give or take a tenth; 0: never."
     )
@@ -324,60 +318,25 @@ def require_kafka(settings: Settings) -> str:
 
 
 def require_postgres(settings: Settings) -> str:
-    """Return the PostgreSQL address, a secret, with TLS and the credentials of files as the settings say.
+    """Return the PostgreSQL address, a secret, with the user, password and TLS that other settings give.
 
     Raises:
-        SettingsError: none is set, or a file of credentials cannot be read; there is no default.
+        SettingsError: none is set, or a reference was not resolved; there is no default.
     """
-    if settings.postgres_dsn is None:
+    dsn = secret_value(settings, "postgres_dsn")
+    if dsn is None:
         raise SettingsError(
             "OMNIBASE_POSTGRES_DSN is not set", hint="set it, or run `omninode infra up` to start a local server"
         )
-    dsn = settings.postgres_dsn.get_secret_value()
-    credentials = {
-        "user": _credential("USER", settings.postgres_user_file),
-        "password": _credential("PASSWORD", settings.postgres_password_file),
-    }
-    return _with_parameters(dsn, _tls_parameters(settings) | {name: one for name, one in credentials.items() if one})
-
-
-def _tls_parameters(settings: Settings) -> dict[str, str]:
-    """Return libpq's parameters. A CA without a mode means that the server has to prove who it is."""
+    user, password = secret_value(settings, "postgres_user"), secret_value(settings, "postgres_password")
+    # A CA without a mode means that the server has to prove who it is.
     mode = settings.postgres_ssl_mode or ("verify-full" if settings.postgres_ssl_ca_location else None)
-    password = settings.postgres_ssl_key_password
-    parameters = {
+    tls = {
         "sslmode": mode,
         "sslrootcert": settings.postgres_ssl_ca_location,
         "sslcert": settings.postgres_ssl_certificate_location,
         "sslkey": settings.postgres_ssl_key_location,
-        "sslpassword": password.get_secret_value() if password else None,
+        "sslpassword": secret_value(settings, "postgres_ssl_key_password"),
     }
-    return {name: str(value) for name, value in parameters.items() if value is not None}
-
-
-def _credential(what: str, path: Path | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        return path.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise SettingsError(f"OMNIBASE_POSTGRES_{what}_FILE: {path} cannot be read: {reason}") from None
-
-
-def _with_parameters(dsn: str, parameters: dict[str, str]) -> str:
-    """Return the address with parameters set, which win over those it has; user and password win over its own."""
-    if not parameters:
-        return dsn
-    try:
-        parts = urlsplit(dsn)
-        login, at, place = parts.netloc.rpartition("@")
-    except ValueError:
-        return dsn  # malformed, which the pool says better
-    user, _, password = login.partition(":")
-    new = {name: quote(parameters.pop(name), safe="") for name in ("user", "password") if name in parameters}
-    if new:
-        login, at = f"{new.get('user', user)}:{new.get('password', password)}", "@"
-    kept = [pair for pair in parts.query.split("&") if pair and pair.partition("=")[0] not in parameters]
-    query = "&".join([*kept, urlencode(parameters)] if parameters else kept)
-    return urlunsplit(parts._replace(netloc=f"{login}{at}{place}", query=query))
+    given = {name: str(value) for name, value in tls.items() if value is not None}
+    return with_parameters(with_login(dsn, user, password), given)
