@@ -18,6 +18,7 @@ SECTIONS: Final = (
     ("PostgreSQL", ("postgres_",)),
     ("Secrets", ("vault_", "secrets_")),
     ("Logs", ("log_",)),
+    ("Traces", ("otlp_", "trace_")),
     ("Process", ("",)),
 )
 # Variables that are no settings of a process, each with its meaning.

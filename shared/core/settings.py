@@ -122,6 +122,24 @@ class Settings(BaseSettings):
     )
     log_format: Literal["json", "console"] = Field("json", description="`json` for collectors, `console` for people.")
 
+    otlp_endpoint: str | None = Field(
+        None, description="OTLP collector that takes traces, http(s)://host:port; unset: nothing is traced."
+    )
+    otlp_protocol: Literal["grpc", "http"] = Field("grpc", description="How the collector is spoken to.")
+    otlp_headers: SecretStr | None = Field(
+        None, description="Headers of each export, name=value, comma-separated, values percent-encoded."
+    )
+    otlp_ca_location: Path | None = Field(None, description="CA bundle that signs the collector's certificate.")
+    otlp_certificate_location: Path | None = Field(None, description="Client certificate for the collector, for mTLS.")
+    otlp_key_location: Path | None = Field(None, description="Client key for the collector, for mTLS.")
+    otlp_timeout_seconds: float = Field(10.0, gt=0, description="How long one export may take, its retries included.")
+    trace_sample_ratio: float = Field(
+        0.01, ge=0, le=1, description="Share of conversations that are traced where their sender has not decided."
+    )
+    trace_queue_spans: int = Field(
+        2048, ge=1, le=1_000_000, description="Spans that wait for the collector; further ones are dropped and counted."
+    )
+
     health_host: str = Field("127.0.0.1", description="Address of /livez, /readyz, /metrics and /info.")
     health_port: int = Field(0, ge=0, le=65535, description="Port of the endpoints; 0 picks a free one.")
     max_in_flight_records: int = Field(20_000, ge=1, description="Records inside a worker before partitions pause.")

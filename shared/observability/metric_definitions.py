@@ -13,7 +13,7 @@ import msgspec
 from omnibase_infra.shared.core.errors import ConfigurationError
 
 MetricKind = Literal["counter", "gauge", "histogram"]
-MetricUnit = Literal["records", "seconds", "bytes", "connections", "partitions", "events", "state", "lines"]
+MetricUnit = Literal["records", "seconds", "bytes", "connections", "partitions", "events", "state", "lines", "spans"]
 
 PREFIX: Final = "omnibase_"
 
@@ -155,6 +155,13 @@ LOG_LINES_SUPPRESSED: Final = CounterDefinition(
 LOG_LINES_LOST: Final = CounterDefinition(
     "omnibase_log_lines_lost_total", "Log lines the output refused, for example a closed pipe.", "lines"
 )
+SPANS_EXPORTED: Final = CounterDefinition("omnibase_spans_exported_total", "Spans the collector has taken.", "spans")
+SPANS_DROPPED: Final = CounterDefinition(
+    "omnibase_spans_dropped_total",
+    "Spans that are gone: too many waited for the collector, or it did not take them.",
+    "spans",
+    ("worker", "reason"),
+)
 BUILD_INFO: Final = GaugeDefinition(
     "omnibase_build_info",
     "Always 1; the labels say what runs.",
@@ -233,6 +240,40 @@ POOL_WAITING: Final = GaugeDefinition(
     "omnibase_pool_waiting", "Tasks that wait for a connection.", "events", _DEPENDENCY
 )
 
+POOL_WAIT_SECONDS: Final = HistogramDefinition(
+    "omnibase_pool_wait_seconds", "Wait for a connection of the pool, making one included.", "seconds", _DEPENDENCY
+)
+POOL_CONNECTS: Final = CounterDefinition(
+    "omnibase_pool_connects_total", "Connections the pool made.", "connections", _DEPENDENCY
+)
+POOL_CONNECT_FAILURES: Final = CounterDefinition(
+    "omnibase_pool_connect_failures_total",
+    "Connections that could not be made, by error code.",
+    "connections",
+    ("worker", "dependency", "code"),
+)
+POOL_RETIRED: Final = CounterDefinition(
+    "omnibase_pool_retired_total",
+    "Connections closed to be replaced: for their age, their uses, new credentials, or a server that became a replica.",
+    "connections",
+    ("worker", "dependency", "reason"),
+)
+POOL_EXHAUSTED: Final = CounterDefinition(
+    "omnibase_pool_exhausted_total", "Callers that got no connection since all stayed in use.", "events", _DEPENDENCY
+)
+POOL_OVERDUE: Final = CounterDefinition(
+    "omnibase_pool_overdue_total",
+    "Connections held beyond the leak bound; the log names where they were acquired.",
+    "connections",
+    _DEPENDENCY,
+)
+DEPENDENCY_HEALTH: Final = GaugeDefinition(
+    "omnibase_dependency_health", "Health when last looked: 0 healthy, 1 degraded, 2 unhealthy.", "state", _DEPENDENCY
+)
+DEPENDENCY_ROUND_TRIP_SECONDS: Final = HistogramDefinition(
+    "omnibase_dependency_round_trip_seconds", "Round trip of a health check.", "seconds", _DEPENDENCY
+)
+
 QUERY_SECONDS: Final = HistogramDefinition(
     "omnibase_query_seconds", "Round trip of a named statement; a batch is one.", "seconds", ("worker", "statement")
 )
@@ -241,6 +282,19 @@ QUERY_FAILURES: Final = CounterDefinition(
 )
 SLOW_QUERIES: Final = CounterDefinition(
     "omnibase_slow_queries_total", "Round trips beyond the slow threshold.", "events", ("worker", "statement")
+)
+
+QUERY_OUTAGES: Final = CounterDefinition(
+    "omnibase_query_outages_total",
+    "Round trips that failed for the server or the connection, not for what was asked.",
+    "events",
+    ("worker", "statement"),
+)
+QUERY_PATTERN: Final = GaugeDefinition(
+    "omnibase_query_pattern",
+    "Always 1; says which fingerprint a statement has.",
+    "state",
+    ("worker", "statement", "fingerprint"),
 )
 
 INBOX_DAYS: Final = GaugeDefinition(

@@ -16,7 +16,7 @@ from omnibase_infra.shared.observability.metric_definitions import (
 )
 
 BOUNDED_LABELS = {
-    "worker", "topic", "operation", "decision", "dependency", "code", "partition", "event", "statement", "version", "contract", "python",
+    "worker", "topic", "operation", "decision", "dependency", "code", "partition", "event", "statement", "version", "contract", "python", "reason",
 }  # fmt: skip
 
 
