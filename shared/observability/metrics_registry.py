@@ -19,6 +19,8 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS_1_0
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from omnibase_infra.shared.core.errors import ConfigurationError
 from omnibase_infra.shared.observability.batch_histogram import BatchHistogram, HistogramChild
@@ -31,6 +33,7 @@ from omnibase_infra.shared.observability.metric_definitions import (
 )
 
 EXPOSITION_CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
+OPENMETRICS_CONTENT_TYPE: Final = OPENMETRICS_1_0
 
 F = TypeVar("F", Counter, Gauge, BatchHistogram)
 
@@ -127,15 +130,39 @@ class MetricsRegistry:
         if isinstance(family, Gauge):
             family.remove(*values)
 
-    def exposition(self) -> bytes:
-        """Return the Prometheus text page. Takes milliseconds to tens of them: call it from a thread."""
+    def exposition(self, *, openmetrics: bool = False) -> bytes:
+        """Return the Prometheus text page, or the OpenMetrics one, which has exemplars.
+
+        Takes milliseconds to tens of them: call it from a thread.
+        """
+        if openmetrics:
+            page: bytes = generate_openmetrics(self._registry)  # type: ignore[no-untyped-call]
+            return page
         return generate_latest(self._registry)
+
+    def declare(self, *definitions: MetricDefinition) -> None:
+        """Let metrics of a node's own be registered; what is declared already, and equal, stays as it is.
+
+        For code of node authors, which gets the registry from the container. Names begin with `omnibase_` and the
+        node's name; labels are few and bounded, the first is `worker`.
+
+        Raises:
+            ConfigurationError: another metric has one of the names; nothing was declared.
+        """
+        with self._lock:
+            for definition in definitions:
+                if self._catalogue.get(definition.name, definition) != definition:
+                    raise ConfigurationError(
+                        f"metric {definition.name!r} is declared twice, with different meanings",
+                        hint="begin the names of a node's own metrics with omnibase_ and the node's name",
+                    )
+            self._catalogue.update({definition.name: definition for definition in definitions})
 
     def _label_values(self, definition: MetricDefinition, labels: dict[str, str]) -> tuple[str, ...]:
         if self._catalogue.get(definition.name) != definition:
             raise ConfigurationError(
                 f"metric {definition.name!r} is not in this registry's catalogue",
-                hint="declare it in shared/observability/metric_definitions.py",
+                hint="declare it in shared/observability/metric_definitions.py, or by `declare`",
             )
         if set(labels) != set(definition.labels):
             raise ConfigurationError(

@@ -48,7 +48,7 @@ def exporter_of(settings: Settings) -> Callable[[], SpanExporter]:
 
 
 def _grpc(settings: Settings, endpoint: str, headers: dict[str, str]) -> SpanExporter:
-    from grpc import ssl_channel_credentials
+    from grpc import ssl_channel_credentials  # type: ignore[import-untyped]  # ships no types
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
     secure = endpoint.startswith("https:")

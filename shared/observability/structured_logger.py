@@ -18,6 +18,7 @@ import orjson
 from omnibase_infra.shared.core.clock import Clock, SystemClock, rfc3339
 from omnibase_infra.shared.core.errors import error_code
 from omnibase_infra.shared.observability import metric_definitions as metric
+from omnibase_infra.shared.observability.active_trace import log_fields
 from omnibase_infra.shared.observability.light_structlog import structlog
 from omnibase_infra.shared.observability.log_events import LogEvent
 from omnibase_infra.shared.observability.log_output import LibraryHandler, LineOutput
@@ -103,6 +104,7 @@ def configure_logging(
         structlog.processors.add_log_level,
         _add_error_code,
         limiter,
+        _add_what_it_is_about,
         structlog.processors.format_exc_info,
         _FitLine(worker, clock),
         *_renderer(settings.log_format, stream),
@@ -133,6 +135,17 @@ def _add_error_code(_logger: Any, _method: str, event: EventDict) -> EventDict:
     error = event.get("error")
     if isinstance(error, BaseException):
         event.setdefault("code", error_code(error))
+    return event
+
+
+def _add_what_it_is_about(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """Give lines written during the work on messages their correlation ids, and their trace where there is one."""
+    about = log_fields()
+    if "correlation_id" in event:
+        # The line says itself which message it is about; the batch it was written in has others.
+        about.pop("correlation_ids", None)
+    for name, value in about.items():
+        event.setdefault(name, value)
     return event
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
@@ -13,13 +14,14 @@ import orjson
 
 from omnibase_infra.shared.core.errors import error_code
 from omnibase_infra.shared.observability.log_events import LogEvent
-from omnibase_infra.shared.observability.metrics_registry import EXPOSITION_CONTENT_TYPE
+from omnibase_infra.shared.observability.metrics_registry import EXPOSITION_CONTENT_TYPE, OPENMETRICS_CONTENT_TYPE
 from omnibase_infra.shared.observability.structured_logger import get_logger
 
 PATHS: Final = ("/livez", "/readyz", "/metrics", "/info")
 USABLE: Final = "ok"
 METRICS_TIMEOUT_SECONDS: Final = 10.0
 _JSON: Final = "application/json"
+_OPENMETRICS: Final = "application/openmetrics-text"
 
 
 class HealthSource(Protocol):
@@ -37,8 +39,8 @@ class HealthSource(Protocol):
         """Return what runs here, without secrets. Event loop; must not block."""
         ...
 
-    def exposition(self) -> bytes:
-        """Return the Prometheus text page. Called from a thread, one call at a time."""
+    def exposition(self, *, openmetrics: bool = False) -> bytes:
+        """Return the Prometheus text page, or the OpenMetrics one. Called from a thread, one call at a time."""
         ...
 
 
@@ -63,16 +65,16 @@ class HealthEndpoints:
         self._source = source
         # Its own thread: the default pool may be full of blocking work exactly when one wants to look.
         self._metrics_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="metrics")
-        self._scrape: asyncio.Future[bytes] | None = None
+        self._scrapes: dict[bool, asyncio.Future[bytes]] = {}
 
-    async def answer(self, method: str, path: str) -> Response:
-        """Return the answer to a request; never raises except when cancelled."""
+    async def answer(self, method: str, path: str, accept: str = "") -> Response:
+        """Return the answer to a request; never raises except when cancelled. `accept` is its header of that name."""
         if path not in PATHS:
             return problem(HTTPStatus.NOT_FOUND, f"no such path: {path}", paths=PATHS)
         if method not in {"GET", "HEAD"}:
             return problem(HTTPStatus.METHOD_NOT_ALLOWED, f"{method} is not allowed", ("Allow", "GET, HEAD"))
         try:
-            return await self._dispatch(path)
+            return await self._dispatch(path, accept)
         except TimeoutError:
             return problem(HTTPStatus.SERVICE_UNAVAILABLE, f"{path} took longer than {METRICS_TIMEOUT_SECONDS:g} s")
         except Exception as error:  # noqa: BLE001 - the endpoints are how one finds out; they outlive the worker's bugs
@@ -83,14 +85,17 @@ class HealthEndpoints:
         """Stop the thread without waiting for a page that is being made."""
         self._metrics_thread.shutdown(wait=False, cancel_futures=True)
 
-    async def _dispatch(self, path: str) -> Response:
+    async def _dispatch(self, path: str, accept: str) -> Response:
         if path == "/livez":
             return self._live()
         if path == "/readyz":
             return self._ready()
         if path == "/info":
             return Response(HTTPStatus.OK, orjson.dumps(dict(self._source.info()), default=str))
-        return Response(HTTPStatus.OK, await self._metrics(), EXPOSITION_CONTENT_TYPE)
+        # Exemplars are in OpenMetrics only, and only those who ask for it understand it.
+        if _OPENMETRICS in accept:
+            return Response(HTTPStatus.OK, await self._metrics(openmetrics=True), OPENMETRICS_CONTENT_TYPE)
+        return Response(HTTPStatus.OK, await self._metrics(openmetrics=False), EXPOSITION_CONTENT_TYPE)
 
     def _live(self) -> Response:
         live, detail = self._source.live()
@@ -103,13 +108,15 @@ class HealthEndpoints:
             _status(ready), orjson.dumps({"ready": ready, "not_usable": not_usable, "checks": dict(states)})
         )
 
-    async def _metrics(self) -> bytes:
+    async def _metrics(self, *, openmetrics: bool) -> bytes:
         # Scrapes that overlap share one page: a page takes the interpreter's time from the event loop.
-        if self._scrape is None or self._scrape.done():
-            loop = asyncio.get_running_loop()
-            self._scrape = loop.run_in_executor(self._metrics_thread, self._source.exposition)
+        scrape = self._scrapes.get(openmetrics)
+        if scrape is None or scrape.done():
+            make = partial(self._source.exposition, openmetrics=openmetrics)
+            scrape = asyncio.get_running_loop().run_in_executor(self._metrics_thread, make)
+            self._scrapes[openmetrics] = scrape
         async with asyncio.timeout(METRICS_TIMEOUT_SECONDS):
-            return await asyncio.shield(self._scrape)
+            return await asyncio.shield(scrape)
 
 
 def _status(good: bool) -> HTTPStatus:

@@ -21,6 +21,7 @@ MAX_DISCARDED_CHUNKS: Final = 32
 READ_TIMEOUT_SECONDS: Final = 5.0
 WRITE_TIMEOUT_SECONDS: Final = 5.0
 
+_ACCEPT: Final = re.compile(rb"\r\naccept:([^\r\n]*)", re.IGNORECASE)
 _REQUEST_LINE: Final = re.compile(rb"([A-Z]{1,16}) (/[\x21-\x7e]*) HTTP/1\.[01]\Z")
 
 
@@ -115,8 +116,8 @@ class HealthServer:
             if isinstance(request, Response):
                 response, with_body = request, True
             else:
-                method, path = request
-                response, with_body = await self._endpoints.answer(method, path), method != "HEAD"
+                method, path, accept = request
+                response, with_body = await self._endpoints.answer(method, path, accept), method != "HEAD"
             async with asyncio.timeout(self._write_timeout):
                 writer.write(_encode(response, with_body=with_body))
                 await writer.drain()
@@ -132,7 +133,7 @@ class HealthServer:
             # Also after `close`, which waits for the client to take what is left; nothing may keep the socket.
             writer.transport.abort()
 
-    async def _receive(self, reader: asyncio.StreamReader) -> tuple[str, str] | Response:
+    async def _receive(self, reader: asyncio.StreamReader) -> tuple[str, str, str] | Response:
         try:
             async with asyncio.timeout(self._read_timeout):
                 return await _read_request(reader)
@@ -140,8 +141,8 @@ class HealthServer:
             return problem(HTTPStatus.REQUEST_TIMEOUT, f"no whole request within {self._read_timeout:g} s")
 
 
-async def _read_request(reader: asyncio.StreamReader) -> tuple[str, str] | Response:
-    """Return method and path, or the answer to a request that cannot be read."""
+async def _read_request(reader: asyncio.StreamReader) -> tuple[str, str, str] | Response:
+    """Return method, path and what the client accepts, or the answer to a request that cannot be read."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.LimitOverrunError:
@@ -153,7 +154,8 @@ async def _read_request(reader: asyncio.StreamReader) -> tuple[str, str] | Respo
     if match is None:
         return problem(HTTPStatus.BAD_REQUEST, "not an HTTP/1.1 request")
     method, target = match.group(1).decode("ascii"), match.group(2).decode("ascii")
-    return method, target.split("?", 1)[0]
+    accepts = b",".join(_ACCEPT.findall(head)).decode("latin-1")
+    return method, target.split("?", 1)[0], accepts
 
 
 async def _discard(reader: asyncio.StreamReader) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import Consumer, KafkaError
 
@@ -28,6 +28,9 @@ from omnibase_infra.shared.runtime.records import PartitionWork, Record
 from omnibase_infra.shared.runtime.topic_watch import TopicIds, TopicWatch
 from omnibase_infra.shared.runtime.transactional_commits import TransactionSupport
 from omnibase_infra.shared.runtime.worker_parts import build_parts
+
+if TYPE_CHECKING:  # loads the tracing library
+    from omnibase_infra.shared.observability.tracer_factory import Tracing
 
 _EXECUTOR: Final = "executor"
 POLL_STALE_SECONDS: Final = 30.0
@@ -60,6 +63,7 @@ class Worker:
         brokers_answer: BrokersAnswer | None = None,
         topic_ids: TopicIds | None = None,
         producer_is_cut_off: Callable[[], bool] = lambda: False,
+        tracing: Tracing | None = None,
     ) -> None:
         """Args:
         node: what runs.
@@ -72,6 +76,7 @@ class Worker:
         brokers_answer: asks a broker by a client of its own; None leaves clients that are stuck alone.
         topic_ids: asks for the ids of the worker's topics; None leaves topics that are made anew unseen.
         producer_is_cut_off: whether the producer has records to send and no connection.
+        tracing: makes spans of records; None traces nothing.
         """
         self.spec = node.spec
         self._settings = settings
@@ -93,6 +98,7 @@ class Worker:
             on_left=self._flow.left,
             on_dependency=self._dependency_changed,
             on_late_death=self._died_late,
+            tracing=tracing,
         )
         self._lanes, self._intake, self._dependencies = parts.lanes, parts.intake, parts.dependencies
         self._parking, self._careful, self._executor = parts.parking, parts.careful, parts.executor
@@ -374,10 +380,10 @@ class Worker:
             "assignment": [work.describe() for work in works if not work.is_retry],
         }
 
-    def exposition(self) -> bytes:
-        """Return the metrics as Prometheus reads them."""
+    def exposition(self, *, openmetrics: bool = False) -> bytes:
+        """Return the metrics as Prometheus reads them, or as OpenMetrics."""
         self._show_in_flight()  # when nothing comes in any more, nothing else would say that it has become less
-        return self._registry.exposition()
+        return self._registry.exposition(openmetrics=openmetrics)
 
     # -- surroundings ----------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from confluent_kafka import Consumer
 
@@ -20,18 +20,22 @@ from omnibase_infra.shared.runtime.careful import Careful
 from omnibase_infra.shared.runtime.dead_letters import DeadLetters
 from omnibase_infra.shared.runtime.delivery import Delivery, OutputDelivery
 from omnibase_infra.shared.runtime.dependencies import Dependencies
-from omnibase_infra.shared.runtime.execution import Execution
 from omnibase_infra.shared.runtime.executor import Executor
 from omnibase_infra.shared.runtime.intake import Intake
 from omnibase_infra.shared.runtime.lanes import Lane, Lanes
+from omnibase_infra.shared.runtime.observed_execution import ObservedExecution
 from omnibase_infra.shared.runtime.parking import Parking
 from omnibase_infra.shared.runtime.rate_gate import RateGate
+from omnibase_infra.shared.runtime.record_spans import RecordSpans
 from omnibase_infra.shared.runtime.records import Record
 from omnibase_infra.shared.runtime.refusal_answers import RefusalAnswers
 from omnibase_infra.shared.runtime.refused_outputs import RefusedOutputs
 from omnibase_infra.shared.runtime.transaction_stage import TransactionStage
 from omnibase_infra.shared.runtime.transactional_commits import TransactionalCommits, TransactionSupport
 from omnibase_infra.shared.runtime.unknown_operation import UnknownOperationHandler, unknown_operation_spec
+
+if TYPE_CHECKING:  # loads the tracing library
+    from omnibase_infra.shared.observability.tracer_factory import Tracing
 
 MakeCommits = Callable[[Consumer], TransactionalCommits]
 
@@ -63,6 +67,7 @@ def build_parts(  # noqa: PLR0913 - what surrounds them
     on_left: Callable[[int, int], None],
     on_dependency: Callable[[], None],
     on_late_death: Callable[[], None],
+    tracing: Tracing | None = None,
 ) -> WorkerParts:
     """Return the parts of a worker.
 
@@ -71,6 +76,7 @@ def build_parts(  # noqa: PLR0913 - what surrounds them
         on_left: told of (records, bytes) of source topics that left the worker.
         on_dependency: told that a dependency has become usable or unusable.
         on_late_death: told, on the consumer thread, of a dead letter of a record that had finished.
+        tracing: of the process; None traces nothing.
 
     Raises:
         ValueError: the producer does not fit the contract's guarantee.
@@ -112,7 +118,9 @@ def build_parts(  # noqa: PLR0913 - what surrounds them
     executor = Executor(
         spec,
         lanes=lanes,
-        execution=Execution(spec, answers, dict(stores)),
+        execution=ObservedExecution(
+            spec, answers, dict(stores), RecordSpans(tracing, spec, group, metrics) if tracing is not None else None
+        ),
         delivery=delivery,
         dead_letters=dead_letters,
         refusal_answers=RefusalAnswers(spec, realm, answers),

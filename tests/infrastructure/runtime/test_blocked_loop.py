@@ -50,7 +50,7 @@ class Source:
     def info(self) -> Mapping[str, Any]:
         return {}
 
-    def exposition(self) -> bytes:
+    def exposition(self, *, openmetrics: bool = False) -> bytes:
         return self.registry.exposition()
 
 

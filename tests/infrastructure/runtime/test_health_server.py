@@ -48,7 +48,7 @@ class FakeWorker:
     def info(self) -> Mapping[str, Any]:
         return {"worker": "order-store", "version": "1.0.0"}
 
-    def exposition(self) -> bytes:
+    def exposition(self, *, openmetrics: bool = False) -> bytes:
         self.exposition_threads.append(threading.current_thread().name)
         assert self.exposition_gate.wait(WAIT)
         return self.registry.exposition()
