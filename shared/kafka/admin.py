@@ -40,6 +40,8 @@ from omnibase_infra.shared.core.errors import (
 from omnibase_infra.shared.core.settings import Settings, require_kafka
 from omnibase_infra.shared.kafka.client_log import ClientLog, LogFunction
 from omnibase_infra.shared.kafka.security import security_config
+from omnibase_infra.shared.resilience.deadline import Deadline
+from omnibase_infra.shared.resilience.retry_policy import RetryOptions, RetryPolicy, retrying_in_thread
 from omnibase_infra.topics.cluster import GroupState, Partition, TopicState, Watermarks
 
 T = TypeVar("T")
@@ -53,6 +55,8 @@ SETTLING_SECONDS: Final = 3.0
 # How long a created topic or partition may take to reach every broker and get its leader.
 VISIBLE_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.05
+# A cluster that is busy with itself is so for tens of milliseconds, or for seconds; time bounds it, not attempts.
+_SETTLING_POLICY: Final = RetryPolicy(attempts=10_000, base=0.05, cap=0.5, jitter="equal")
 # After a failure, reasons are already queued in the client; this is only for the last of them.
 _REASON_SECONDS: Final = 0.1
 # A future is set by the client's own time-out; this is for a client that does not keep it.
@@ -275,15 +279,15 @@ class KafkaTopicAdmin:
             raise self._classified(error.args[0], "the list of topics") from error
 
     def _wait_until_usable(self, topic: str, partitions: int) -> None:
-        deadline = time.monotonic() + VISIBLE_SECONDS
+        deadline = Deadline.after(VISIBLE_SECONDS)
         while not _is_usable(self._metadata().topics.get(topic), partitions):
-            if time.monotonic() > deadline:
+            if deadline.expired:
                 raise DependencyUnavailableError(
                     f"{topic} was created, but not all of its partitions got a leader within {VISIBLE_SECONDS:g} s",
                     dependency="kafka",
                     hint="look at the brokers, then apply again",
                 )
-            time.sleep(_POLL_SECONDS)
+            time.sleep(deadline.within(_POLL_SECONDS))
 
     def _change(self, request: Callable[[], Mapping[str, Future[Any]]], what: str, *, already: int) -> bool:
         """Return whether the request changed something; False when the cluster says it was `already` so."""
@@ -299,17 +303,26 @@ class KafkaTopicAdmin:
         """Return what is asked for; ask again while the cluster is busy with itself, up to the time-out."""
         self._forget_reasons()
         started = time.monotonic()
-        while True:
-            try:
-                return ask()
-            except FutureTimeoutError as error:
-                raise self._unreachable(what, "no answer") from error
-            except KafkaException as error:
-                reason = error.args[0]
-                waited = time.monotonic() - started
-                if waited >= _retry_seconds(reason.code(), self._patient_timeout):
-                    raise self._classified(reason, what) from error
-            time.sleep(_POLL_SECONDS)
+
+        def again(error: BaseException) -> bool:
+            # Other errors are answers. No budget: somebody waits for this, and a cluster that settles is not overloaded.
+            waited = time.monotonic() - started
+            return isinstance(error, KafkaException) and waited < _retry_seconds(
+                error.args[0].code(), self._patient_timeout
+            )
+
+        try:
+            return retrying_in_thread(
+                ask,
+                _SETTLING_POLICY,
+                dependency="kafka",
+                total_seconds=self._patient_timeout + _GRACE_SECONDS,
+                options=RetryOptions(when=again, quiet=True),
+            )
+        except FutureTimeoutError as error:
+            raise self._unreachable(what, "no answer") from error
+        except KafkaException as error:
+            raise self._classified(error.args[0], what) from error
 
     def _collect(self, futures: Mapping[K, Future[T]], absent: int | None) -> dict[K, T]:
         answers: dict[K, T] = {}

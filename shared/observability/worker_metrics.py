@@ -112,6 +112,17 @@ class RetryMetrics:
         }
 
 
+class ThrottleMetrics:
+    """Calls out that were beyond a program's own limit."""
+
+    __slots__ = ("refused", "waited")
+
+    def __init__(self, registry: MetricsRegistry, worker: str, dependency: str) -> None:
+        labels = {"worker": worker, "dependency": dependency}
+        self.waited: Final[Counter] = registry.counter(metric.THROTTLED, **labels, decision="wait")
+        self.refused: Final[Counter] = registry.counter(metric.THROTTLED, **labels, decision="refuse")
+
+
 class PoolMetrics:
     """Gauges of a connection pool; set them, or give them a function to read at each scrape."""
 

@@ -8,14 +8,23 @@ task as a failure, and count an excluded error as a success. So outcomes are rep
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, Literal, cast
 
 import msgspec
 import pybreaker
 
 from omnibase_infra.shared.core.clock import Clock, SystemClock
-from omnibase_infra.shared.core.errors import ConfigurationError, DependencyUnavailableError, error_code
+from omnibase_infra.shared.core.errors import (
+    BreakerOpenError,
+    ConfigurationError,
+    DependencyBusyError,
+    DependencyUnavailableError,
+    OperationRejectedError,
+    TransientError,
+    error_code,
+)
 
 BreakerState = Literal["closed", "half-open", "open"]
 
@@ -86,17 +95,10 @@ class _CountedFailureError(Exception):
 class DependencyBreaker:
     """The breaker of one dependency. Used from the event loop's thread only; never blocks.
 
-    permit = breaker.permit()
-    if permit.granted:
-        try:
-            await work()
-        except DependencyUnavailableError as error:
-            breaker.record_failure(permit, error)
-            raise
-        else:
-            breaker.record_success(permit)
-        finally:
-            breaker.release(permit)  # cancelled, or another error: counts neither way
+    with breaker.guarding():  # raises BreakerOpenError while it lets nothing through
+        await work()
+
+    What decides before it works, as lanes do, asks for a permit and reports the outcome with it.
     """
 
     def __init__(
@@ -144,6 +146,38 @@ class DependencyBreaker:
         It must be quick. What it raises reaches whoever caused the change; the state has changed by then.
         """
         self._listeners.append(listener)
+
+    @contextmanager
+    def guarding(self) -> Iterator[Permit]:
+        """Let the block through and report how it ends, or raise. It may await; a cancelled one counts neither way.
+
+        A refusal or a failed attempt that this dependency itself answered proves that it is there.
+
+        Raises:
+            BreakerOpenError: it lets nothing through now; says when asking again is worth it.
+        """
+        permit = self.permit()
+        if not permit.granted:
+            raise BreakerOpenError(
+                f"{self.dependency} was not asked: it was unavailable, and is tried again in {permit.retry_in:.1f} s",
+                dependency=self.dependency,
+                retry_in_seconds=permit.retry_in,
+            )
+        try:
+            yield permit
+        except BaseException as error:
+            if self._answered(error):
+                self.record_success(permit)
+            else:
+                self.record_failure(permit, error)
+            raise
+        else:
+            self.record_success(permit)
+
+    def _answered(self, error: BaseException) -> bool:
+        of_this = getattr(error, "dependency", None) == self.dependency
+        answers = isinstance(error, OperationRejectedError | TransientError)
+        return of_this and answers and not isinstance(error, DependencyBusyError)
 
     def permit(self) -> Permit:
         """Ask whether work that needs the dependency may start.

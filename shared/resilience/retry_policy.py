@@ -20,6 +20,7 @@ from omnibase_infra.shared.core.errors import (
     ConfigurationError,
     DependencyUnavailableError,
     OmnibaseError,
+    RateLimitedError,
 )
 from omnibase_infra.shared.core.worker_spec import RetrySpec
 from omnibase_infra.shared.observability.log_events import LogEvent
@@ -57,7 +58,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     jitter: Jitter = "full"
     total_seconds: float = 60.0
     retry_on: ErrorClasses = ()
-    give_up_on: ErrorClasses = (BreakerOpenError,)
+    give_up_on: ErrorClasses = (BreakerOpenError, RateLimitedError)
 
     def __post_init__(self) -> None:
         if self.attempts < 1 or not 0 < self.base <= self.cap or self.total_seconds <= 0:
@@ -121,6 +122,7 @@ class RetryOptions(msgspec.Struct, frozen=True, kw_only=True):
         metrics: count retries, and calls given up.
         when: decides instead of the policy's classes, for errors that only their content tells apart.
         spread: as in `RetryPolicy.delay`.
+        quiet: logs nothing, for commands whose output is somebody's and who tell of the outcome.
         clock: for tests.
     """
 
@@ -128,6 +130,7 @@ class RetryOptions(msgspec.Struct, frozen=True, kw_only=True):
     metrics: RetryMetrics | None = None
     when: Callable[[BaseException], bool] | None = None
     spread: Spread = backoff.full_jitter
+    quiet: bool = False
     clock: Clock = msgspec.field(default_factory=SystemClock)
 
 
@@ -251,6 +254,8 @@ class _Loop:
     def _note(self, details: Mapping[str, Any]) -> None:
         if self._options.metrics is not None:
             self._options.metrics.retries.inc()
+        if self._options.quiet:
+            return
         get_logger().warning(
             LogEvent.CONNECTION_RETRY,
             dependency=self._dependency,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import get_args
 
@@ -12,13 +13,23 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from omnibase_infra.shared.core.errors import (
+    BreakerOpenError,
+    BusinessError,
     ConfigurationError,
     DependencyUnavailableError,
+    RateLimitedError,
     SchemaMissingError,
     TransientError,
 )
 from omnibase_infra.shared.core.worker_spec import RetrySpec
-from omnibase_infra.shared.resilience.retry_policy import RETRY_PRESETS, Jitter, RetryOptions, RetryPolicy, retrying
+from omnibase_infra.shared.resilience.retry_policy import (
+    RETRY_PRESETS,
+    Jitter,
+    RetryOptions,
+    RetryPolicy,
+    retrying,
+    retrying_in_thread,
+)
 from omnibase_infra.shared.resilience.service_kinds import ServiceKind
 
 QUICK = RetryPolicy(attempts=4, base=0.001, cap=0.004)
@@ -81,6 +92,35 @@ def test_a_policy_that_cannot_work_is_refused(attempts: int, base: float, cap: f
 
 def test_every_kind_of_service_has_a_preset() -> None:
     assert set(RETRY_PRESETS) == set(get_args(ServiceKind))
+    for policy in RETRY_PRESETS.values():
+        assert policy.attempts > 1
+        assert policy.cap <= policy.total_seconds <= 60
+
+
+REFUSED = BusinessError("no", code="no")
+
+
+@pytest.mark.parametrize(
+    ("policy", "covered", "not_covered"),
+    [
+        (
+            QUICK,
+            [DOWN, TransientError("deadlock", dependency="postgres")],
+            [REFUSED, ValueError("a bug"), OSError("x")],
+        ),
+        (RetryPolicy(2, 1, 1, retry_on=(OSError,)), [OSError("gone"), TimeoutError()], [DOWN, ValueError("a bug")]),
+        (RetryPolicy(2, 1, 1, give_up_on=(TransientError,)), [DOWN], [TransientError("no", dependency="postgres")]),
+        (RetryPolicy(2, 1, 1, retry_on=(OSError,), give_up_on=(TimeoutError,)), [OSError("gone")], [TimeoutError()]),
+        (RetryPolicy(2, 1, 1, retry_on=(BaseException,)), [ValueError("x")], [asyncio.CancelledError(), SystemExit()]),
+        (QUICK, [], [BreakerOpenError("open", dependency="postgres", retry_in_seconds=1), RateLimitedError("full")]),
+    ],
+    ids=["default", "retry_on", "give_up_on", "both", "never a cancellation", "no pointless ones"],
+)
+def test_error_classes_say_what_is_tried_again(
+    policy: RetryPolicy, covered: list[BaseException], not_covered: list[BaseException]
+) -> None:
+    assert all(policy.covers(error) for error in covered)
+    assert not any(policy.covers(error) for error in not_covered)
 
 
 # -- the loop ------------------------------------------------------------------------------------------------------------
@@ -171,3 +211,43 @@ async def test_each_retry_is_logged_with_its_reason_and_wait() -> None:
         ("connection_retry", 1, 0.0, DOWN),
         ("connection_retry", 2, 0.0, DOWN),
     ]
+
+
+# -- for clients that block ----------------------------------------------------------------------------------------------
+
+
+def _blocking(*outcomes: BaseException | str) -> Callable[[], str]:
+    left = list(outcomes)
+
+    def call() -> str:
+        outcome = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    return call
+
+
+def test_a_blocking_client_is_tried_again_likewise() -> None:
+    options = RetryOptions(spread=_nothing)
+    assert retrying_in_thread(_blocking(DOWN, DOWN, "yes"), QUICK, dependency="postgres", options=options) == "yes"
+    with pytest.raises(DependencyUnavailableError) as raised:
+        retrying_in_thread(_blocking(DOWN), QUICK, dependency="postgres", options=options)
+    assert raised.value is DOWN
+    with pytest.raises(ValueError, match="a bug"):
+        retrying_in_thread(_blocking(ValueError("a bug"), "yes"), QUICK, dependency="postgres")
+
+
+def test_no_blocking_attempt_begins_after_the_total_time_and_no_wait_goes_beyond_it() -> None:
+    patient = RetryPolicy(attempts=1000, base=60.0, cap=60.0, jitter="none")
+    started = time.monotonic()
+    with pytest.raises(DependencyUnavailableError, match="no route"):
+        retrying_in_thread(_blocking(DOWN), patient, dependency="postgres", total_seconds=0.05)
+    assert 0.05 <= time.monotonic() - started < 5
+
+
+def test_errors_that_only_their_content_tells_apart_are_told_apart_by_a_function() -> None:
+    options = RetryOptions(spread=_nothing, when=lambda error: "busy" in str(error))
+    call = _blocking(ValueError("busy"), ValueError("busy"), ValueError("no"))
+    with pytest.raises(ValueError, match="no"):
+        retrying_in_thread(call, QUICK, dependency="kafka", options=options)
