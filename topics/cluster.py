@@ -52,6 +52,7 @@ class TopicAdmin(Protocol):
 
     Any call raises:
         DependencyUnavailableError: no broker answers.
+        KafkaAccessError: one does, to say that we may not come in.
         ClusterRefusedError: the cluster said no: authorisation, a policy of its own, a wrong value.
     """
 

@@ -40,6 +40,7 @@ from omnibase_infra.shared.core.errors import (
 from omnibase_infra.shared.core.settings import Settings, require_kafka
 from omnibase_infra.shared.kafka.client_log import ClientLog, LogFunction
 from omnibase_infra.shared.kafka.security import security_config
+from omnibase_infra.shared.kafka.security_diagnosis import access_error, ask_for_topics
 from omnibase_infra.shared.resilience.deadline import Deadline
 from omnibase_infra.shared.resilience.retry_policy import RetryOptions, RetryPolicy, retrying_in_thread
 from omnibase_infra.topics.cluster import GroupState, Partition, TopicState, Watermarks
@@ -121,10 +122,11 @@ class KafkaTopicAdmin:
         Raises:
             SettingsError: no broker is set, or the settings do not fit together.
         """
+        self._settings = settings
         self._address = require_kafka(settings)
         self._timeout = timeout_seconds
         self._patient_timeout = PATIENCE * timeout_seconds
-        self._reasons: list[str] = []
+        self._reasons: list[KafkaError] = []
         self._client_log = ClientLog(log, "topic-admin")
         self._config: dict[str, Any] = {
             "bootstrap.servers": self._address,
@@ -274,7 +276,7 @@ class KafkaTopicAdmin:
         """Ask for all topics: asking for one by name would have some brokers create it."""
         self._forget_reasons()
         try:
-            return self._client.list_topics(timeout=self._timeout)
+            return ask_for_topics(self._client, self._settings, self._reasons, self._timeout)
         except KafkaException as error:
             raise self._classified(error.args[0], "the list of topics") from error
 
@@ -345,7 +347,7 @@ class KafkaTopicAdmin:
 
     def _note(self, error: KafkaError) -> None:
         self._client_log.error(error)
-        self._reasons.append(error.str())
+        self._reasons.append(error)
 
     def _classified(self, error: KafkaError, what: str) -> OmnibaseError:
         """Return the error of our tree that the client's error stands for."""
@@ -360,10 +362,12 @@ class KafkaTopicAdmin:
             return ClusterRefusedError(message, hint="a policy of the cluster forbids it: change the contract")
         return ClusterRefusedError(message)
 
-    def _unreachable(self, what: str, reason: str) -> DependencyUnavailableError:
-        # What the client itself noted, such as a refused connection or password, says more than "timed out".
+    def _unreachable(self, what: str, reason: str) -> OmnibaseError:
+        # What the client itself noted, such as a refused connection, says more than "timed out".
         self._client.poll(_REASON_SECONDS)
-        noted = self._reasons[-1] if self._reasons else reason
+        if refused := access_error(self._settings, self._reasons):
+            return refused
+        noted = self._reasons[-1].str() if self._reasons else reason
         return DependencyUnavailableError(
             f"no Kafka broker at {self._address} answered {what} in time: {noted}",
             dependency="kafka",

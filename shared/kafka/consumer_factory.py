@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal
 
@@ -11,6 +12,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException
 from omnibase_infra.shared.core.errors import SettingsError
 from omnibase_infra.shared.core.settings import Settings, require_kafka
 from omnibase_infra.shared.kafka.client_log import ClientLog, LogFunction
+from omnibase_infra.shared.kafka.sasl_login import LoginFollower, SaslLogin
 from omnibase_infra.shared.kafka.security import security_config
 from omnibase_infra.shared.kafka.statistics import ClientStatistics, parse_statistics
 
@@ -117,7 +119,7 @@ def _membership(settings: Settings, max_poll_interval_seconds: float) -> dict[st
     }
 
 
-def create_consumer(
+def create_consumer(  # noqa: PLR0913 - what may differ between consumers
     settings: Settings,
     *,
     group: str,
@@ -127,6 +129,7 @@ def create_consumer(
     on_statistics: Callable[[ClientStatistics], None] | None = None,
     on_error: Callable[[KafkaError], None] | None = None,
     options: ConsumerOptions = DEFAULT_OPTIONS,
+    login: SaslLogin | None = None,
 ) -> Consumer:
     """Create a consumer; nothing is subscribed yet and no connection is awaited.
 
@@ -136,24 +139,55 @@ def create_consumer(
         on_statistics: called with each report, on the thread that polls the consumer.
         on_error: called with each client-wide error on that thread, after it was logged. What it raises comes out
             of the poll.
+        login: followed with each report and error, so that a password may change while it runs; None keeps the one of
+            the settings.
 
     Raises:
         SettingsError: no broker is set, or the client library refuses a property.
     """
     config = consumer_config(settings, group=group, purpose=purpose, client_id=client_id, options=options)
     client_log = ClientLog(log, client_id)
+    follow = _Follow(login)
 
     def report_error(error: KafkaError) -> None:
         client_log.error(error)
+        follow()
         if on_error:
             on_error(error)
+
+    def report_statistics(text: str) -> None:
+        follow()
+        if on_statistics:
+            on_statistics(parse_statistics(text))
 
     callbacks: dict[str, Any] = {"logger": client_log, "error_cb": report_error}
     if on_statistics is None:
         callbacks["statistics.interval.ms"] = 0
     else:
-        callbacks["stats_cb"] = lambda text: on_statistics(parse_statistics(text))
+        callbacks["stats_cb"] = report_statistics
     try:
-        return Consumer(config | callbacks)
+        if login is None:
+            return Consumer(config | callbacks)
+        consumer = _ReferableConsumer(config | login.properties() | callbacks)
     except KafkaException as error:
         raise SettingsError(f"the Kafka client refuses the settings of consumer {client_id}: {error}") from error
+    follow.consumer = weakref.ref(consumer)
+    return consumer
+
+
+class _ReferableConsumer(Consumer):
+    """One that its own callbacks can name without keeping it alive."""
+
+    __slots__ = ("__weakref__",)
+
+
+class _Follow:
+    """Called on the thread that polls the consumer: hands it another login, if there is one."""
+
+    def __init__(self, login: SaslLogin | None) -> None:
+        self._follower = LoginFollower(login)
+        self.consumer: Callable[[], Consumer | None] = lambda: None
+
+    def __call__(self) -> None:
+        if (consumer := self.consumer()) is not None:
+            self._follower.apply(consumer)

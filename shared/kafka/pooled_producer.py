@@ -16,6 +16,7 @@ from omnibase_infra.shared.core.ports import OutboundRecord
 from omnibase_infra.shared.kafka.client_log import ClientLog, LogFunction
 from omnibase_infra.shared.kafka.delivery_batch import DeliveryBatch
 from omnibase_infra.shared.kafka.producer_counters import ProducerCounters
+from omnibase_infra.shared.kafka.sasl_login import LoginFollower, SaslLogin
 from omnibase_infra.shared.kafka.statistics import ClientStatistics, parse_statistics
 
 POLL_SECONDS: Final = 0.1
@@ -39,8 +40,9 @@ class PooledProducer:
         log: LogFunction,
         counters: ProducerCounters,
         on_statistics: Callable[[ClientStatistics], None] | None = None,
+        login: SaslLogin | None = None,
     ) -> None:
-        """Create the producer and start its thread; no connection is awaited.
+        """Create the producer and start its thread; no connection is awaited. It follows the login, if there is one.
 
         Raises:
             SettingsError: the client library refuses a property.
@@ -52,6 +54,7 @@ class PooledProducer:
         self.waiting = 0
         self._log = ClientLog(log, self.name)
         self._counters = counters
+        self._follower = LoginFollower(login)
         self._on_statistics = on_statistics
         self._loop = asyncio.get_running_loop()
         self._order = asyncio.Lock()
@@ -223,6 +226,7 @@ class PooledProducer:
         try:
             while self.usable:
                 served = self._poll(producer, POLL_SECONDS)
+                self._follower.apply(producer)
                 self._signal(producer, served)
             self._abandon(producer)
         except Exception as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
 from typing import Final, Self
 from zlib import crc32
 
@@ -19,6 +18,7 @@ from omnibase_infra.shared.kafka.pooled_producer import PURGE_SECONDS, PooledPro
 from omnibase_infra.shared.kafka.producer_config import DEFAULT_OPTIONS, ProducerOptions, producer_config
 from omnibase_infra.shared.kafka.producer_counters import ProducerCounters
 from omnibase_infra.shared.kafka.producer_watch import ProducerWatch
+from omnibase_infra.shared.kafka.sasl_login import SaslLogin
 from omnibase_infra.shared.kafka.statistics import ClientStatistics
 from omnibase_infra.shared.kafka.topic_check import brokers_answer
 
@@ -68,6 +68,7 @@ class ProducerPool:
         contract: str = "",
         options: ProducerOptions = DEFAULT_OPTIONS,
         on_statistics: Callable[[ClientStatistics], None] | None = None,
+        login: SaslLogin | None = None,
     ) -> None:
         """Prepare the pool; producers are created by `start` or by the first `send`.
 
@@ -79,6 +80,7 @@ class ProducerPool:
             contract: its path, named in the error about a topic that it does not list.
             options: size, queue bounds, time-outs.
             on_statistics: called with each report, on the producer's own thread.
+            login: followed, so that a password may change while it runs; None keeps the one of the settings.
 
         Raises:
             SettingsError: no broker is set, or the security settings do not fit together.
@@ -90,7 +92,9 @@ class ProducerPool:
             for number in range(options.size)
         ]
         self._topics = OutboundTopics(settings.realm, allowed, contract)
-        self._watch = ProducerWatch(partial(brokers_answer, settings, log=log), cut_off_seconds=options.cut_off_seconds)
+        self._settings = settings
+        self._login = login
+        self._watch = ProducerWatch(self._brokers_answer, cut_off_seconds=options.cut_off_seconds)
         self._watching: asyncio.Task[None] | None = None
         self._log = log
         self._on_statistics = on_statistics
@@ -196,8 +200,15 @@ class ProducerPool:
 
     def _new_producer(self, number: int) -> PooledProducer:
         return PooledProducer(
-            self._configs[number], log=self._log, counters=self._counters, on_statistics=self._on_statistics
+            self._configs[number] | (self._login.properties() if self._login else {}),
+            log=self._log,
+            counters=self._counters,
+            on_statistics=self._on_statistics,
+            login=self._login,
         )
+
+    async def _brokers_answer(self) -> bool:
+        return await brokers_answer(self._login.settings if self._login else self._settings, log=self._log)
 
     async def _send_by_producer(self, records: Sequence[OutboundRecord], topics: Sequence[str]) -> dict[int, str]:
         """Send each record through its topic's producer, all at once; return the failures by index."""

@@ -8,14 +8,18 @@ from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from omnibase_infra.shared.core.errors import DependencyUnavailableError, SettingsError, TopicMissingError
+from omnibase_infra.shared.core.errors import (
+    DependencyUnavailableError,
+    KafkaAccessError,
+    SettingsError,
+    TopicMissingError,
+)
 from omnibase_infra.shared.core.settings import Settings, require_kafka
 from omnibase_infra.shared.kafka.client_log import ClientLog, LogFunction
 from omnibase_infra.shared.kafka.security import security_config
+from omnibase_infra.shared.kafka.security_diagnosis import ask_for_topics
 
 TIMEOUT_SECONDS: Final = 10.0
-# After a failure, reasons are already queued in the client; this is only for the last of them.
-_REASON_SECONDS: Final = 0.1
 
 
 def missing_topics(
@@ -27,14 +31,15 @@ def missing_topics(
 
     Raises:
         SettingsError: no broker is set, or the settings do not fit together.
+        KafkaAccessError: a broker answers and does not let us in.
         DependencyUnavailableError: no broker answered in time; says why.
     """
-    reasons: list[str] = []
+    reasons: list[KafkaError] = []
     client_log = ClientLog(log, "topic-check")
 
     def note(error: KafkaError) -> None:
         client_log.error(error)
-        reasons.append(error.str())
+        reasons.append(error)
 
     config = {
         "bootstrap.servers": require_kafka(settings),
@@ -51,10 +56,9 @@ def missing_topics(
         raise SettingsError(f"the Kafka client refuses the settings: {error}") from error
     try:
         # Of all topics: asking for one by name would have some brokers create it.
-        metadata = client.list_topics(timeout=timeout_seconds)
+        metadata = ask_for_topics(client, settings, reasons, timeout_seconds)
     except KafkaException as error:
-        client.poll(_REASON_SECONDS)
-        reason = reasons[0] if reasons else error.args[0].str()
+        reason = (reasons or error.args)[0].str()
         raise DependencyUnavailableError(
             f"no Kafka broker at {settings.kafka_bootstrap_servers} answered within {timeout_seconds:g} s: {reason}",
             dependency="kafka",
@@ -71,7 +75,7 @@ def require_topics(
 
     Raises:
         TopicMissingError: one line that names every missing topic.
-        SettingsError, DependencyUnavailableError: see `missing_topics`.
+        SettingsError, KafkaAccessError, DependencyUnavailableError: see `missing_topics`.
     """
     if missing := missing_topics(settings, topics, log=log, timeout_seconds=timeout_seconds):
         raise TopicMissingError(
@@ -81,10 +85,22 @@ def require_topics(
         )
 
 
-async def brokers_answer(settings: Settings, *, log: LogFunction, timeout_seconds: float = TIMEOUT_SECONDS) -> bool:
-    """Return whether a broker answers a client that is made for asking."""
+async def brokers_let_us_in(settings: Settings, *, log: LogFunction, timeout_seconds: float = TIMEOUT_SECONDS) -> bool:
+    """Return whether a broker answers a client that is made for asking.
+
+    Raises:
+        KafkaAccessError: one does, to say that we may not come in.
+    """
     try:
         await asyncio.to_thread(missing_topics, settings, (), log=log, timeout_seconds=timeout_seconds)
     except DependencyUnavailableError:
         return False
     return True
+
+
+async def brokers_answer(settings: Settings, *, log: LogFunction, timeout_seconds: float = TIMEOUT_SECONDS) -> bool:
+    """Return whether a broker answers a client that is made for asking, and lets it in."""
+    try:
+        return await brokers_let_us_in(settings, log=log, timeout_seconds=timeout_seconds)
+    except KafkaAccessError:
+        return False

@@ -12,6 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from omnibase_infra.shared.core.errors import DependencyUnavailableError, SettingsError
 from omnibase_infra.shared.core.settings import Settings, require_kafka
 from omnibase_infra.shared.kafka.client_log import ClientLog, LogFunction
+from omnibase_infra.shared.kafka.sasl_login import SaslLogin
 from omnibase_infra.shared.kafka.security import security_config
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class TopicIdentity:
         *,
         log: LogFunction,
         timeout_seconds: float = TIMEOUT_SECONDS,
+        login: SaslLogin | None = None,
     ) -> None:
         """Prepare; nothing is sent yet.
 
@@ -42,12 +44,14 @@ class TopicIdentity:
             topics: their names on it.
             log: where the client's own lines go.
             timeout_seconds: of each look.
+            login: asked when a client is made, so that the look after a failure has the password of now.
 
         Raises:
             SettingsError: no broker is set.
         """
         self._topics = list(topics)
         self._timeout = timeout_seconds
+        self._login = login
         self._client_log = ClientLog(log, "topic-identity")
         self._config: dict[str, Any] = {
             "bootstrap.servers": require_kafka(settings),
@@ -100,7 +104,7 @@ class TopicIdentity:
             from confluent_kafka.admin import AdminClient
 
             try:
-                self._client = AdminClient(self._config)
+                self._client = AdminClient(self._config | (self._login.properties() if self._login else {}))
             except KafkaException as error:
                 raise SettingsError(f"the Kafka client refuses the settings: {error}") from error
         return self._client

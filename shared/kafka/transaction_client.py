@@ -22,6 +22,7 @@ from omnibase_infra.shared.core.ports import OutboundRecord
 from omnibase_infra.shared.core.settings import Settings
 from omnibase_infra.shared.kafka.client_log import ClientLog, LogFunction
 from omnibase_infra.shared.kafka.producer_config import ProducerOptions, producer_config
+from omnibase_infra.shared.kafka.sasl_login import LoginFollower, SaslLogin
 from omnibase_infra.shared.kafka.statistics import ClientStatistics, parse_statistics
 from omnibase_infra.shared.kafka.transaction_errors import (
     OutputsRefusedError,
@@ -105,6 +106,7 @@ class TransactionClient:
         *,
         log: LogFunction,
         on_statistics: Callable[[ClientStatistics], None] | None = None,
+        login: SaslLogin | None = None,
     ) -> None:
         """Create the client; no connection is awaited.
 
@@ -112,6 +114,7 @@ class TransactionClient:
             config: see `transaction_config`.
             log: where librdkafka's own lines and errors go.
             on_statistics: called with each report, on the thread that polls.
+            login: followed where the client is polled between transactions.
 
         Raises:
             SettingsError: the client library refuses a property.
@@ -120,13 +123,14 @@ class TransactionClient:
         self._seconds = int(config["transaction.timeout.ms"]) / 1000
         self._log = ClientLog(log, str(config["client.id"]))
         self._failures: dict[int, KafkaError] = {}
+        self._follower = LoginFollower(login)
         self._all_taken = True
         self._began = self._deadline = time.monotonic()
         callbacks: dict[str, Any] = {"logger": self._log, "error_cb": self._log.error}
         if on_statistics is not None:
             callbacks["stats_cb"] = lambda text: on_statistics(parse_statistics(text))
         try:
-            self._producer = Producer(dict(config) | callbacks)
+            self._producer = Producer(dict(config) | (login.properties() if login else {}) | callbacks)
         except KafkaException as error:
             raise SettingsError(f"the Kafka client refuses the settings of producer {self._id}: {error}") from error
 
@@ -246,7 +250,8 @@ class TransactionClient:
             raise ClientSpentError(str(error), maybe_committed=maybe_committed) from error
 
     def poll(self) -> None:
-        """Serve callbacks."""
+        """Serve callbacks, and take another login if there is one."""
+        self._follower.apply(self._producer)
         with suppress(ClientSpentError, OmnibaseError, _AbortNeededError):
             # Of a fatal error, which the client library has logged; the next step meets it again.
             self._served("poll", self._producer.poll, 0)

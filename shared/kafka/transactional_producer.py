@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 from logging import ERROR, WARNING
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from omnibase_infra.shared.core.errors import OmnibaseError
 from omnibase_infra.shared.core.ports import OutboundRecord
 from omnibase_infra.shared.kafka.client_log import ClientLog, LogFunction
 from omnibase_infra.shared.kafka.outbound_topics import OutboundTopics
+from omnibase_infra.shared.kafka.sasl_login import SaslLogin
 from omnibase_infra.shared.kafka.statistics import ClientStatistics
 from omnibase_infra.shared.kafka.transaction_client import ClientSpentError, TransactionClient
 from omnibase_infra.shared.kafka.transaction_errors import TransactionAbortedError, TransactionUnknownError
@@ -70,6 +72,7 @@ class TransactionalProducer:
         *,
         log: LogFunction,
         make_client: Callable[..., TransactionClient] = TransactionClient,
+        login: SaslLogin | None = None,
     ) -> None:
         """Prepare it; `start` connects.
 
@@ -78,6 +81,7 @@ class TransactionalProducer:
             topics: what may be produced to.
             log: where librdkafka's own lines and errors go, rate-limited.
             make_client: from the configuration; for tests of what a client does not do on demand.
+            login: followed, so that a password may change while it runs; None keeps the one of the configuration.
         """
         self.name = str(config["client.id"])
         self.connected_brokers: int | None = None
@@ -85,7 +89,7 @@ class TransactionalProducer:
         self._topics = topics
         self._client_log = log
         self._log = ClientLog(log, self.name)
-        self._make_client = make_client
+        self._make_client = make_client if login is None else partial(make_client, login=login)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._failure: OmnibaseError | None = None
         self._busy_since: float | None = None

@@ -52,6 +52,8 @@ class LogEvent(StrEnum):
     # the Kafka client
     KAFKA_CLIENT_LOG = "kafka_client_log"
     KAFKA_CLIENT_ERROR = "kafka_client_error"
+    KAFKA_LOGIN_RENEWED = "kafka_login_renewed"
+    KAFKA_LOGIN_NOT_RENEWED = "kafka_login_not_renewed"
     KAFKA_PRODUCER_FATAL = "kafka_producer_fatal"
     KAFKA_PRODUCER_GAVE_UP = "kafka_producer_gave_up"
     KAFKA_PRODUCER_CALLBACK_FAILED = "kafka_producer_callback_failed"
@@ -77,6 +79,14 @@ class LogEvent(StrEnum):
     EFFECT_RESOLVED = "effect_resolved"
     INBOX_MAINTAINED = "inbox_maintained"
     INBOX_MAINTENANCE_FAILED = "inbox_maintenance_failed"
+
+    # secrets
+    SECRETS_RESOLVED = "secrets_resolved"
+    SECRET_CHANGED = "secret_changed"
+    SECRET_RENEWED = "secret_renewed"
+    SECRET_RENEWAL_FAILED = "secret_renewal_failed"
+    SECRET_CHANGE_NOT_TAKEN = "secret_change_not_taken"
+    SECRETS_NOT_GIVEN_BACK = "secrets_not_given_back"
 
     # the process
     EVENT_LOOP_BLOCKED = "event_loop_blocked"

@@ -1,0 +1,106 @@
+"""The user and password of a process's Kafka clients, which may change while they run.
+
+A client proves them anew with each connection, and where brokers ask for it again. One that was given another password
+keeps the connections it has, so a change loses nothing: what is refused meanwhile waits and is tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from logging import INFO, WARNING
+from typing import Any, Final, Protocol
+
+from omnibase_infra.shared.core.errors import OmnibaseError
+from omnibase_infra.shared.core.settings import Settings
+from omnibase_infra.shared.kafka.client_log import LogFunction
+from omnibase_infra.shared.kafka.security import security_config
+
+LOOK_SECONDS: Final = 5.0
+
+
+class _Client(Protocol):
+    def set_sasl_credentials(self, username: str, password: str) -> None: ...
+
+
+class SaslLogin:
+    """Holds the login of the settings; `renew` replaces it for all clients that were made with this object.
+
+    Safe to use from any thread. Clients look here by themselves, on the threads that serve them.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._login = _login_of(settings)
+
+    @property
+    def settings(self) -> Settings:
+        """Return the settings with the login of now, for clients that are made now."""
+        return self._settings
+
+    @property
+    def login(self) -> tuple[str, str] | None:
+        """Return user and password, both secret enough; None where the settings have no such login."""
+        return self._login
+
+    def properties(self) -> dict[str, Any]:
+        """Return the librdkafka properties of a client that is made now, as they differ from the first ones."""
+        return {} if self._login is None else {"sasl.username": self._login[0], "sasl.password": self._login[1]}
+
+    def renew(self, settings: Settings) -> bool:
+        """Take the login of these settings; return whether it is another one.
+
+        Everything else in the settings stays as it was: authorities and client certificates are read once per client,
+        so that a change of those needs a restart.
+
+        Raises:
+            SettingsError: they do not fit together, or have no login where there was one.
+        """
+        security_config(settings)
+        renewed = _login_of(settings)
+        if renewed is None or renewed == self._login:
+            return False
+        fields = ("kafka_sasl_username", "kafka_sasl_password")
+        self._settings = self._settings.model_copy(update={name: getattr(settings, name) for name in fields})
+        self._login = renewed
+        return True
+
+    async def follow(
+        self, load: Callable[[], Settings], *, log: LogFunction, look_seconds: float = LOOK_SECONDS
+    ) -> None:
+        """Look for another login until cancelled; what cannot be loaded is logged and looked for again.
+
+        Args:
+            load: returns the settings as they are now. Called in a thread.
+            log: told of changes and failures, never of passwords.
+            look_seconds: between two looks.
+        """
+        while self._login is not None:
+            await asyncio.sleep(look_seconds)
+            try:
+                if self.renew(await asyncio.to_thread(load)):
+                    log(INFO, "kafka_login_renewed", username=self._login[0])
+            except OmnibaseError as error:
+                log(WARNING, "kafka_login_not_renewed", error=error.message)
+
+
+class LoginFollower:
+    """Gives one client the login of now. Called from one thread, the one that serves the client."""
+
+    def __init__(self, login: SaslLogin | None) -> None:
+        self._login = login
+        self._given = login.login if login is not None else None
+
+    def apply(self, client: _Client) -> None:
+        """Hand the client another login, if there is one."""
+        if self._login is None or (now := self._login.login) is self._given or now is None:
+            return
+        client.set_sasl_credentials(*now)
+        self._given = now
+
+
+def _login_of(settings: Settings) -> tuple[str, str] | None:
+    config = security_config(settings)
+    if "sasl.password" not in config:
+        return None
+    return config["sasl.username"], config["sasl.password"]
