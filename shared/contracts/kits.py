@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from omnibase_infra.shared.contracts.model import POSTGRES_POOL
+from omnibase_infra.shared.contracts.model import POSTGRES_POOL, SETTINGS
 
 KIT_ENTRY_POINTS: Final = "omnibase_infra.kits"
 
@@ -53,11 +53,16 @@ class KitSchema(msgspec.Struct, frozen=True):
 
 
 class KnownService(msgspec.Struct, frozen=True):
-    """A service of the container: the name contracts depend on, its class, and its short name."""
+    """A service of the container: the name contracts depend on, its class, and its short name.
+
+    Attributes:
+        is_server: whether something outside of the process answers behind it, which may be down.
+    """
 
     dependency: str
     class_name: str
     short_name: str
+    is_server: bool = True
 
 
 SERVICES: Final = (
@@ -65,6 +70,7 @@ SERVICES: Final = (
     KnownService("kafka_producer_pool", "KafkaProducerPool", "kafka"),
     KnownService("consul_client", "ConsulClient", "consul"),
     KnownService("vault_client", "VaultClient", "vault"),
+    KnownService(SETTINGS, "Settings", "settings", is_server=False),
 )
 
 _STATEMENT_PATH: Final = {
@@ -124,6 +130,7 @@ _BUILT_IN: Final = (
             )
         },
         needs=("postgres",),
+        uses=("settings",),
         read_only=True,
     ),
     KitSchema(
@@ -177,6 +184,9 @@ _BUILT_IN: Final = (
 BUILT_IN_KITS: Final[Mapping[str, KitSchema]] = {kit.name: kit for kit in _BUILT_IN}
 
 
-def short_name_of(dependency: str) -> str | None:
-    """Return the short name of a known service, like `postgres` for `postgres_pool`."""
-    return next((service.short_name for service in SERVICES if service.dependency == dependency), None)
+def server_of(dependency: str) -> str | None:
+    """Return the short name of the server behind a dependency, like `postgres` for `postgres_pool`; None: there is none."""
+    return next((item.short_name for item in SERVICES if item.dependency == dependency and item.is_server), None)
+
+
+SERVERS: Final = frozenset(service.short_name for service in SERVICES if service.is_server)

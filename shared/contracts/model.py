@@ -27,6 +27,7 @@ OnLimit = Literal["wait", "refuse"]
 
 CONTROL_EVENT: Final = "control"
 POSTGRES_POOL: Final = "postgres_pool"
+SETTINGS: Final = "settings"
 
 
 class Version(msgspec.Struct, frozen=True, order=True):

@@ -13,7 +13,7 @@ from omnibase_infra.shared.core.errors import GenerationDriftError
 from omnibase_infra.shared.core.naming import TopicName, dead_letter_topic, retry_topic
 
 # Raised when generated code of an older generator no longer fits this runtime.
-RUNTIME_GENERATION: Final = 1
+RUNTIME_GENERATION: Final = 2
 
 Guarantee = Literal["at_least_once", "effectively_once", "transactional"]
 EffectPlace = Literal["transaction", "journal"]

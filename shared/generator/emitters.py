@@ -16,6 +16,8 @@ from omnibase_infra.shared.generator.kits.discovery import kit_of
 from omnibase_infra.shared.generator.kits.interface import Kit
 from omnibase_infra.shared.generator.plan import AliasPlan, GenerationPlan, OperationPlan, SourceFile
 from omnibase_infra.shared.generator.rendering import TEMPLATES
+from omnibase_infra.shared.generator.services import SERVICE_MODULES
+from omnibase_infra.shared.registry.declared import DeclaredDependencies, DeclaredDependency
 
 # Only those that a spec is made of are imported: a line that ruff has split does not close again.
 _SPEC_STRUCTS: Final = ("DeadLetterSpec", "OperationSpec", "RateLimitSpec", "RetrySpec", "TopicSettings", "WorkerSpec")
@@ -67,7 +69,24 @@ def emit_registry(plan: GenerationPlan) -> Iterator[SourceFile]:
     structs = [name for name in _SPEC_STRUCTS if f"{name}(" in spec]
     content = TEMPLATES.render("registry_spec.py.j2", plan=plan, spec=spec, structs=structs)
     yield SourceFile("registry/spec.py", content)
+    declared = struct_source(_declared(plan))
+    dependencies = TEMPLATES.render("registry_dependencies.py.j2", plan=plan, declared=declared)
+    yield SourceFile("registry/dependencies.py", dependencies)
     yield SourceFile("registry/build.py", TEMPLATES.render("registry_build.py.j2", plan=plan))
+
+
+def _declared(plan: GenerationPlan) -> DeclaredDependencies:
+    entries = (
+        DeclaredDependency(
+            name=item.name,
+            type=item.type,
+            class_name=item.class_name,
+            module=item.module or SERVICE_MODULES.get(item.class_name, ""),
+            required=item.required,
+        )
+        for item in plan.contract.dependencies
+    )
+    return DeclaredDependencies(plan.source, tuple(entries))
 
 
 def emit_locks(plan: GenerationPlan) -> Iterator[SourceFile]:

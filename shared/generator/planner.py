@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from keyword import iskeyword
 from typing import Final
 
-from omnibase_infra.shared.contracts.kits import KitSchema, short_name_of
+from omnibase_infra.shared.contracts.kits import SERVERS, KitSchema, server_of
 from omnibase_infra.shared.contracts.model import Contract, Operation, RateLimit
 from omnibase_infra.shared.core.errors import ContractError, Problem
 from omnibase_infra.shared.core.worker_spec import (
@@ -107,7 +107,7 @@ def _operation_spec(
         completed_schema=schema_urn(contract, details.response) if answers else "",
         failed_schema=schema_urn(contract, FAILED_MODEL) if answers else "",
         answer_topic=str(contract.answer_topic) if answers else "",
-        needs=tuple(dict.fromkeys((*operation.needs, *inbox))),
+        needs=tuple(name for name in dict.fromkeys((*operation.needs, *inbox)) if name in SERVERS),
         guarantee=guarantee,
         ordering=operation.ordering,
         batch_max=operation.batch.max if operation.batch else 1,
@@ -127,7 +127,7 @@ def _guarantee(contract: Contract, operation: Operation, schema: KitSchema) -> G
 
 
 def _worker_spec(contract: Contract, operations: Iterable[OperationPlan]) -> WorkerSpec:
-    declared = [short_name_of(item.name) for item in contract.dependencies if item.type == "service"]
+    declared = [server_of(item.name) for item in contract.dependencies if item.type == "service"]
     needed = [need for operation in operations for need in operation.spec.needs]
     dependencies = dict.fromkeys(name for name in (*declared, *needed) if name)
     retry, limit = contract.delivery.retry, contract.delivery.dead_letter_limit

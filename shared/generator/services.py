@@ -8,20 +8,18 @@ from omnibase_infra.shared.contracts.model import Dependency
 from omnibase_infra.shared.core.errors import ConfigurationError
 from omnibase_infra.shared.generator.plan import ServicePlan
 
-_MODULES: Final = {
+SERVICE_MODULES: Final = {
     "PostgresConnectionPool": "omnibase_infra.shared.postgres.connection_pool",
     "KafkaProducerPool": "omnibase_infra.shared.kafka.producer_pool",
     "ConsulClient": "omnibase_infra.shared.consul.client",
     "VaultClient": "omnibase_infra.shared.vault.client",
+    "Settings": "omnibase_infra.shared.core.settings",
 }
 
 _EXAMPLES: Final = {
     "PostgresConnectionPool": 'PostgresConnectionPool("postgresql://nobody@127.0.0.1:1/nothing")',
+    "Settings": 'Settings.model_validate({"env": "test"})',
 }
-
-SETTINGS: Final = ServicePlan(
-    "settings", "Settings", "omnibase_infra.shared.core.settings", 'Settings.model_validate({"env": "test"})'
-)
 
 
 def service_plan(dependency: Dependency) -> ServicePlan:
@@ -30,7 +28,7 @@ def service_plan(dependency: Dependency) -> ServicePlan:
     Raises:
         ConfigurationError: its class is unknown and the contract names no module.
     """
-    module = dependency.module or _MODULES.get(dependency.class_name)
+    module = dependency.module or SERVICE_MODULES.get(dependency.class_name)
     if module is None:
         raise ConfigurationError(
             f"the dependency {dependency.name!r}: nobody knows where {dependency.class_name} lives",

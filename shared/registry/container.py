@@ -222,7 +222,7 @@ class ONEXContainer:
         if service is None:
             raise ProtocolNotSpokenError(
                 f"{needed_by or 'somebody'} needs the protocol {class_name}, and no service of this process speaks it",
-                hint=f"call container.bind_protocol({class_name!r}, …) before the node is built",
+                hint=f"call container.bind_protocol({class_name!r}, …) before the node is built, or list it as `required: false`",
             )
         return self.get(service, needed_by=needed_by)
 

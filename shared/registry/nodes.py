@@ -133,9 +133,11 @@ def load_node(node: str, container: ONEXContainer, version: str | None = None) -
     Raises:
         UnknownNodeError: no such node or version.
         GenerationDriftError: it was generated for another runtime.
-        ServiceMissingError: a service it needs is not registered.
+        ServiceMissingError, ProtocolNotSpokenError, ConfigurationError: something that its contract requires is not there.
     """
-    return cast("WorkerNode", find_node(node, version).module("registry.build").build(container))
+    found = find_node(node, version)
+    container.limited_to(found.module("registry.dependencies").DEPENDENCIES).require_all()
+    return cast("WorkerNode", found.module("registry.build").build(container))
 
 
 def _list_of(names: list[str]) -> str:

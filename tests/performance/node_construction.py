@@ -32,11 +32,16 @@ def construct(request: ConstructionRequest) -> ConstructionResult:
     began = time.perf_counter()
     from omnibase_infra.shared.postgres.connection_pool import PostgresConnectionPool
 
+    from omnibase_infra.shared.kafka.producer_pool import ProducerPool
+
     load_models(request.node)
     imported = time.perf_counter()
     container = ONEXContainer()
     container.register_value(Settings, settings)
     container.register_value(PostgresConnectionPool, PostgresConnectionPool.from_settings(settings))
+    producer = ProducerPool(settings, client_id="construction", log=lambda *_, **__: None, allowed=())
+    container.register_value(ProducerPool, producer)
+    container.bind_protocol("ProtocolEventBus", ProducerPool)
     node = load_node(request.node, container)
     return ConstructionResult(imported - began, time.perf_counter() - imported, len(node.handlers))
 

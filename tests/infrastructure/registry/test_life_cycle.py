@@ -51,9 +51,7 @@ def _define(
         if stop_fails is not None:
             raise stop_fails
 
-    return ServiceDefinition(
-        service, lambda _: service(), depends_on=depends_on, start=start, stop=stop, **bounds
-    )
+    return ServiceDefinition(service, lambda _: service(), depends_on=depends_on, start=start, stop=stop, **bounds)
 
 
 async def test_services_start_after_what_they_depend_on_and_stop_in_reverse() -> None:

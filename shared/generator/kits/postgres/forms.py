@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from omnibase_infra.shared.contracts.model import POSTGRES_POOL, Contract, Operation
+from omnibase_infra.shared.contracts.model import POSTGRES_POOL, SETTINGS, Contract, Operation
 from omnibase_infra.shared.contracts.statement_file import StatementFile
 from omnibase_infra.shared.generator.kits.postgres.sql_types import AnalysedStatement, Column, Parameter
 from omnibase_infra.shared.generator.names import model_name
@@ -22,7 +22,7 @@ from omnibase_infra.shared.generator.plan import (
     StructPlan,
 )
 from omnibase_infra.shared.generator.samples import WRONG, refusals_of, sample_fields
-from omnibase_infra.shared.generator.services import SETTINGS, service_plan
+from omnibase_infra.shared.generator.services import service_plan
 
 _TAG_FIELD: Final = "statement"
 # Names that `processors/statements.py` has already.
@@ -267,7 +267,7 @@ def plan_query(contract: Contract, operation: Operation, _statements: Sequence[P
         request=request.name,
         response=response.name,
         models=(column, request, response),
-        services=(_pool(contract), SETTINGS),
+        services=(_service(contract, POSTGRES_POOL), _service(contract, SETTINGS)),
         payloads=(payload,),
         refusals=(
             RefusalPlan([], "Expected `object`, got `array`"),
@@ -308,7 +308,7 @@ def plan_health(contract: Contract, operation: Operation, _statements: Sequence[
         request=request.name,
         response=response.name,
         models=(pool, request, response),
-        services=(_pool(contract),),
+        services=(_service(contract, POSTGRES_POOL),),
         payloads=({},),
         refusals=(RefusalPlan([], "Expected `object`, got `array`"),),
         options={"pool": POSTGRES_POOL},
@@ -319,8 +319,8 @@ def _union(name: str, description: str, members: Sequence[str]) -> AliasPlan:
     return AliasPlan(name, description, " | ".join(members))
 
 
-def _pool(contract: Contract) -> ServicePlan:
-    return service_plan(next(item for item in contract.dependencies if item.name == POSTGRES_POOL))
+def _service(contract: Contract, name: str) -> ServicePlan:
+    return service_plan(next(item for item in contract.dependencies if item.name == name))
 
 
 PLANNERS: Final[Mapping[str, Callable[[Contract, Operation, Sequence[PlannedStatement]], KitOperation]]] = {

@@ -20,11 +20,11 @@ from omnibase_infra.shared.generator.kits.postgres.lock import LOCK_FILE, lock_k
 from omnibase_infra.shared.generator.kits.postgres.sql_types import AnalysedStatement
 from omnibase_infra.shared.generator.plan import GenerationPlan, KitOperation, OperationPlan, SourceFile
 from omnibase_infra.shared.generator.rendering import Templates
-from omnibase_infra.shared.generator.services import SETTINGS
 
 _TEMPLATES: Final = Templates(Path(__file__).parent / "templates")
 # A role every server has; the test's user may take it on.
 _WITH_ROLE: Final = 'Settings.model_validate({"env": "test", "postgres_query_role": "pg_read_all_data"})'
+_WITHOUT_ROLE: Final = 'Settings.model_validate({"env": "test"})'
 _FORMS: Final = ("statement", "statements", "transaction", "query", "health")
 
 Facts = Mapping[str, PlannedStatement]
@@ -94,7 +94,7 @@ class PostgresKit(msgspec.Struct, frozen=True):
             queries=[operation for operation in operations if operation.kit == "postgres.query"],
             health_checks=[operation for operation in operations if operation.kit == "postgres.health"],
             arguments=_arguments(plan, _WITH_ROLE),
-            off_arguments=_arguments(plan, SETTINGS.example),
+            off_arguments=_arguments(plan, _WITHOUT_ROLE),
         )
         imports, _, body = code.partition("# ---\n")
         return TestBlock(tuple(line for line in imports.splitlines() if line), body)
@@ -144,7 +144,7 @@ def _table_models(statements: Sequence[PlannedStatement], operations: Sequence[O
 
 def _arguments(plan: GenerationPlan, settings: str) -> str:
     """Return the node's constructor arguments in a test that has a pool."""
-    known = {"PostgresConnectionPool": "pool", SETTINGS.class_name: settings}
+    known = {"PostgresConnectionPool": "pool", "Settings": settings}
     return ", ".join(f"{item.attribute}={known.get(item.class_name, item.example)}" for item in plan.services)
 
 

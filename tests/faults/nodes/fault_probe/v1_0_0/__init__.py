@@ -8,4 +8,4 @@ The node fault_probe, version 1.0.0.
 
 from omnibase_infra.shared.core.worker_spec import require_generation
 
-require_generation(1, "fault_probe")
+require_generation(2, "fault_probe")

@@ -8,4 +8,4 @@ The node order_store, version 1.0.0.
 
 from omnibase_infra.shared.core.worker_spec import require_generation
 
-require_generation(1, "order_store")
+require_generation(2, "order_store")

@@ -8,4 +8,4 @@ The node price_desk, version 2.1.0.
 
 from omnibase_infra.shared.core.worker_spec import require_generation
 
-require_generation(1, "price_desk")
+require_generation(2, "price_desk")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from fault_probe.v1_0_0.node import NodeFaultProbeEffect
+from fault_probe.v1_0_0.registry.dependencies import DEPENDENCIES
 from omnibase_infra.shared.postgres.connection_pool import PostgresConnectionPool
 from omnibase_infra.shared.registry.container import ONEXContainer
 
@@ -16,6 +17,7 @@ def build(container: ONEXContainer) -> NodeFaultProbeEffect:
     Raises:
         ServiceMissingError: the container lacks a service that the node needs.
     """
+    services = container.limited_to(DEPENDENCIES)
     return NodeFaultProbeEffect(
-        postgres_pool=container.get(PostgresConnectionPool, needed_by="fault_probe"),
+        postgres_pool=services.get(PostgresConnectionPool),
     )

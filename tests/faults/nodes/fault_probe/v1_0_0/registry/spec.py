@@ -10,7 +10,7 @@ from typing import Final
 from omnibase_infra.shared.core.worker_spec import DeadLetterSpec, OperationSpec, RetrySpec, WorkerSpec
 
 SPEC: Final = WorkerSpec(
-    generation=1,
+    generation=2,
     node="fault_probe",
     worker="fault-probe",
     class_name="NodeFaultProbeEffect",

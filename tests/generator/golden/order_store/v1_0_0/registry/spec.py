@@ -10,7 +10,7 @@ from typing import Final
 from omnibase_infra.shared.core.worker_spec import OperationSpec, RateLimitSpec, RetrySpec, WorkerSpec
 
 SPEC: Final = WorkerSpec(
-    generation=1,
+    generation=2,
     node="order_store",
     worker="order-store",
     class_name="NodeOrderStoreEffect",

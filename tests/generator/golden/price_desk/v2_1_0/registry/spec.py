@@ -10,7 +10,7 @@ from typing import Final
 from omnibase_infra.shared.core.worker_spec import OperationSpec, RetrySpec, WorkerSpec
 
 SPEC: Final = WorkerSpec(
-    generation=1,
+    generation=2,
     node="price_desk",
     worker="price-desk",
     class_name="NodePriceDeskEffect",

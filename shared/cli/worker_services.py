@@ -1,0 +1,212 @@
+"""The services of one worker process: what is opened for its spec, in which order, and what stands for which protocol."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from omnibase_infra.shared.core.errors import DependencyUnavailableError
+from omnibase_infra.shared.core.ports import EffectStore, RecordProducer
+from omnibase_infra.shared.core.settings import Settings
+from omnibase_infra.shared.core.worker_spec import WorkerSpec
+from omnibase_infra.shared.registry.container import ONEXContainer
+from omnibase_infra.shared.registry.service_registry import ServiceDefinition
+
+if TYPE_CHECKING:
+    from omnibase_infra.shared.kafka.client_log import LogFunction
+    from omnibase_infra.shared.kafka.producer_pool import ProducerPool
+    from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
+    from omnibase_infra.shared.runtime.transactional_commits import TransactionSupport
+
+# The drain has waited for what was under way; the rest is sent again by whoever runs its input again.
+CLOSE_SECONDS: Final = 2.0
+# Closing a client waits for its threads beyond the time that records are given.
+_STOP_SECONDS: Final = 15.0
+
+
+class Surroundings(msgspec.Struct, frozen=True):
+    """What services are made from, besides one another."""
+
+    spec: WorkerSpec
+    settings: Settings
+    registry: MetricsRegistry
+    client_id: str
+    log: LogFunction
+
+
+class WorkerServices(msgspec.Struct, frozen=True):
+    """What the runtime takes from the started services."""
+
+    producer: RecordProducer | TransactionSupport
+    producer_is_cut_off: Callable[[], bool]
+    stores: dict[str, EffectStore]
+
+
+async def start_services(container: ONEXContainer, around: Surroundings) -> WorkerServices:
+    """Register and start what the worker's spec asks for; closing the container stops it, in reverse order.
+
+    A server that is down makes the worker unready, not dead.
+
+    Raises:
+        ServiceStartError: names the service that did not start; those that did are stopped.
+        SettingsError: what a service needs is not set.
+    """
+    container.register_value(Settings, around.settings)
+    producer, is_cut_off = _register_producer(container, around)
+    with_postgres = "postgres" in around.spec.dependencies
+    if with_postgres:
+        _register_postgres(container, around)
+    await container.start()
+    stores: dict[str, EffectStore] = {}
+    if with_postgres:
+        from omnibase_infra.shared.postgres.effect_store import PostgresEffectStore
+
+        stores["postgres"] = container.get(PostgresEffectStore)
+    return WorkerServices(producer, is_cut_off, stores)
+
+
+async def tolerating_outage(check: Callable[[], Awaitable[None]]) -> None:
+    """Run a start-up check; an unreachable server is the breaker's and readiness' business later."""
+    try:
+        await check()
+    except DependencyUnavailableError as error:
+        from omnibase_infra.shared.observability.log_events import LogEvent
+        from omnibase_infra.shared.observability.structured_logger import get_logger
+
+        get_logger().warning(LogEvent.DEPENDENCY_UNAVAILABLE, dependency=error.dependency, error=error.message)
+
+
+def _register_producer(
+    container: ONEXContainer, around: Surroundings
+) -> tuple[RecordProducer | TransactionSupport, Callable[[], bool]]:
+    """Return what the worker's outputs go through, and what says whether it is cut off from the brokers."""
+    spec, settings = around.spec, around.settings
+    allowed = spec.writable_topics()
+    contract = f"workers/{spec.node}/v{spec.version.replace('.', '_')}/contract.yaml"
+    if spec.guarantee == "transactional":
+        from omnibase_infra.shared.runtime.transaction_setup import open_transactions
+        from omnibase_infra.shared.runtime.transactional_commits import TransactionSupport
+
+        support, transactions = open_transactions(
+            spec, settings, client_id=around.client_id, log=around.log, allowed=allowed, contract=contract
+        )
+        container.register_value(TransactionSupport, support, close=partial(transactions.close, CLOSE_SECONDS))
+        return support, lambda: transactions.is_cut_off
+    from omnibase_infra.shared.kafka.producer_pool import ProducerPool
+
+    producer = ProducerPool(settings, client_id=around.client_id, log=around.log, allowed=allowed, contract=contract)
+
+    async def start(pool: ProducerPool) -> None:
+        pool.start()
+
+    container.register_service(
+        ServiceDefinition(
+            ProducerPool,
+            lambda _: producer,
+            start=start,
+            stop=lambda pool: pool.close(CLOSE_SECONDS),
+            stop_seconds=_STOP_SECONDS,
+        )
+    )
+    container.bind_protocol("ProtocolEventBus", ProducerPool)
+    return producer, partial(_is_cut_off, producer)
+
+
+def _is_cut_off(producer: ProducerPool) -> bool:
+    """Return whether the producer has something to send and no broker to send it to."""
+    health = producer.health()
+    return health.connected_brokers == 0 and bool(health.queued or health.waiting_sends)
+
+
+def _register_postgres(container: ONEXContainer, around: Surroundings) -> None:
+    from omnibase_infra.shared.postgres.connection_pool import PostgresConnectionPool
+    from omnibase_infra.shared.postgres.effect_store import PostgresEffectStore
+    from omnibase_infra.shared.postgres.inbox_retention import InboxRetention, RetentionOptions
+    from omnibase_infra.shared.postgres.metrics_export import MetricsQuerySink
+    from omnibase_infra.shared.postgres.query_metrics import QueryMetrics
+    from omnibase_infra.shared.postgres.statements import require_statements
+    from omnibase_infra.shared.registry.nodes import load_statements
+
+    spec, settings = around.spec, around.settings
+    group = settings.realm.group(spec.worker, spec.major)
+
+    def make_pool(_: ONEXContainer) -> PostgresConnectionPool:
+        return PostgresConnectionPool.from_settings(
+            settings,
+            application_name=spec.worker,
+            query_metrics=QueryMetrics(sink=MetricsQuerySink(around.registry, spec.worker)),
+        )
+
+    async def check_store(store: PostgresEffectStore) -> None:
+        async def check() -> None:
+            await store.check_schema()
+            async with container.get(PostgresConnectionPool).acquire() as connection:
+                await require_statements(connection, load_statements(spec.node, spec.version))
+
+        await tolerating_outage(check)
+
+    def make_retention(services: ONEXContainer) -> _Background:
+        retention = InboxRetention(
+            services.get(PostgresConnectionPool),
+            group=group,
+            spec=spec,
+            options=RetentionOptions(keep_days=settings.postgres_inbox_keep_days),
+            registry=around.registry,
+        )
+        return _Background(retention.maintain_forever, "inbox-retention")
+
+    container.register_service(
+        ServiceDefinition(
+            PostgresConnectionPool,
+            make_pool,
+            start=PostgresConnectionPool.open,
+            stop=PostgresConnectionPool.close,
+            stop_seconds=_STOP_SECONDS,
+        )
+    )
+    container.register_service(
+        ServiceDefinition(
+            PostgresEffectStore,
+            lambda services: PostgresEffectStore(services.get(PostgresConnectionPool), group),
+            depends_on=(PostgresConnectionPool,),
+            start=check_store,
+        )
+    )
+    container.register_service(
+        ServiceDefinition(
+            _Background,
+            make_retention,
+            depends_on=(PostgresEffectStore,),
+            start=_Background.start,
+            stop=_Background.stop,
+        )
+    )
+    container.bind_protocol("ProtocolEffectStore", PostgresEffectStore)
+    container.bind_protocol("ProtocolEffectJournal", PostgresEffectStore)
+
+
+class _Background:
+    """Work beside the worker's own, until the worker has stopped."""
+
+    def __init__(self, run: Callable[[], Awaitable[None]], name: str) -> None:
+        self._run = run
+        self._name = name
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin."""
+
+        async def run() -> None:
+            await self._run()
+
+        self._task = asyncio.create_task(run(), name=self._name)
+
+    async def stop(self) -> None:
+        """End it, and wait for a moment until it has ended."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=CLOSE_SECONDS)
