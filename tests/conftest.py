@@ -9,6 +9,7 @@ import pytest
 
 pytest_plugins = [
     "omnibase_infra.shared.testing.kafka_fixtures",
+    "omnibase_infra.shared.testing.openbao_fixtures",
     "omnibase_infra.shared.testing.postgres_fixtures",
 ]
 

@@ -25,7 +25,8 @@ MASK = "********"
 app = typer.Typer(
     name="infra",
     help=(
-        "Real Kafka and PostgreSQL for this folder, without Docker, Java or root.\n\n"
+        "Real Kafka and PostgreSQL for this folder, without Docker, Java or root; OpenBao (Vault) when named by `--only`."
+        "\n\n"
         "State lies in the nearest `.omnibase` folder (OMNIBASE_STATE_DIR overrides it). A service whose address the "
         "environment gives (OMNIBASE_KAFKA_BOOTSTRAP_SERVERS, OMNIBASE_POSTGRES_DSN, OMNIBASE_VAULT_ADDR, "
         "OMNIBASE_CONSUL_ADDR) is never started here; `status` shows it as external.\n\n"
@@ -39,7 +40,9 @@ app = typer.Typer(
 
 Only = Annotated[
     list[str] | None,
-    typer.Option("--only", help="Services to act on: kafka, postgres; comma-separated or repeated.", metavar="NAMES"),
+    typer.Option(
+        "--only", help="Services to act on: kafka, postgres, openbao; comma-separated or repeated.", metavar="NAMES"
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
@@ -120,7 +123,7 @@ def status(as_json: AsJson = False) -> None:
 
 @app.command()
 def logs(
-    service: Annotated[str, typer.Argument(help="kafka or postgres.", metavar="SERVICE")],
+    service: Annotated[str, typer.Argument(help="kafka, postgres or openbao.", metavar="SERVICE")],
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Lines from the end.")] = 50,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on printing until interrupted.")] = False,
 ) -> None:

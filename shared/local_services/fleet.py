@@ -12,6 +12,7 @@ from omnibase_infra.shared.local_services.external_service import VARIABLES, ext
 from omnibase_infra.shared.local_services.file_lock import file_lock
 from omnibase_infra.shared.local_services.kafka_service import KafkaService
 from omnibase_infra.shared.local_services.log_reader import tail
+from omnibase_infra.shared.local_services.openbao_service import OpenBaoService
 from omnibase_infra.shared.local_services.postgres_service import PostgresService
 from omnibase_infra.shared.local_services.private_files import write_private
 from omnibase_infra.shared.local_services.service import (
@@ -24,6 +25,10 @@ from omnibase_infra.shared.local_services.service import (
 )
 
 SERVICE_NAMES = ("kafka", "postgres")
+# Started only by name: a fleet without secret references needs none of them.
+OPTIONAL_NAMES = ("openbao",)
+# As what a server of someone else is known that takes the place of a local one.
+_KINDS = {"openbao": "vault"}
 # Long enough for someone else's first start, with its downloads.
 LOCK_TIMEOUT_SECONDS = 300.0
 DEFAULT_ENVIRONMENT = "dev"
@@ -36,7 +41,7 @@ def local_services(state_dir: Path | None = None) -> list[LocalService]:
     The one place that knows which class runs a service: further services, or the same ones in containers, go here.
     """
     folder = _folder(state_dir)
-    return [KafkaService(folder / "kafka"), PostgresService(folder / "postgres")]
+    return [KafkaService(folder / "kafka"), PostgresService(folder / "postgres"), OpenBaoService(folder / "openbao")]
 
 
 def up(
@@ -53,7 +58,7 @@ def up(
 
     Args:
         state_dir: folder for everything; default: the `.omnibase` of the working directory.
-        only: names of services to start; default: all.
+        only: names of services to start; default: Kafka and PostgreSQL.
         progress: told of every step that takes time.
         lock_timeout: seconds to wait for another `up` or `down` of the same folder.
 
@@ -68,7 +73,7 @@ def up(
         services = local_services(folder)
         try:
             for service in services:
-                if service.name in wanted and service.name not in external:
+                if service.name in wanted and _kind(service) not in external:
                     service.prepare(progress)
                     service.start(progress)
         finally:
@@ -96,7 +101,7 @@ def down(
     Raises:
         LocalServiceError: a service could not be stopped; the others are.
     """
-    wanted = _names(only)
+    wanted = _names(only) if only else (*SERVICE_NAMES, *OPTIONAL_NAMES)
     folder = _folder(state_dir)
     if not folder.exists():
         return []
@@ -123,8 +128,9 @@ def status(state_dir: Path | None = None) -> list[ServiceStatus]:
     """Ask every service, local or given by the environment, how it is. Takes no lock and changes nothing."""
     external = external_services()
     found = [
-        external[service.name].status() if service.name in external else _status_of(service)
+        external[_kind(service)].status() if _kind(service) in external else _status_of(service)
         for service in local_services(state_dir)
+        if service.name not in OPTIONAL_NAMES or service.is_running() or _kind(service) in external
     ]
     known = {item.name for item in found}
     return found + [item.status() for name, item in external.items() if name not in known]
@@ -176,7 +182,7 @@ def _write_env(folder: Path, services: Iterable[LocalService]) -> None:
     variables: dict[str, str] = {}
     external = external_services()
     for service in services:
-        if service.name not in external and service.is_running():
+        if _kind(service) not in external and service.is_running():
             variables |= service.variables()
     path = folder / ENV_FILE
     if not variables:
@@ -209,12 +215,16 @@ def _ignore_in_git(folder: Path) -> None:
         ignore.write_text("*\n", encoding="utf-8")
 
 
+def _kind(service: LocalService) -> str:
+    return _KINDS.get(service.name, service.name)
+
+
 def _folder(state_dir: Path | None) -> Path:
     return (state_dir or state_directory()).resolve()
 
 
 def _names(only: Sequence[str] | None) -> Sequence[str]:
-    unknown = [name for name in only or [] if name not in SERVICE_NAMES]
-    if unknown:
-        raise LocalServiceError(f"no local service is named {', '.join(unknown)}; there are {', '.join(SERVICE_NAMES)}")
+    known = (*SERVICE_NAMES, *OPTIONAL_NAMES)
+    if unknown := [name for name in only or [] if name not in known]:
+        raise LocalServiceError(f"no local service is named {', '.join(unknown)}; there are {', '.join(known)}")
     return only or SERVICE_NAMES

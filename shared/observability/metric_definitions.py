@@ -314,6 +314,20 @@ INBOX_MAINTENANCE_FAILURES: Final = CounterDefinition(
     "events",
 )
 
+# --- secrets ---------------------------------------------------------------------------------------------------------
+SECRET_RENEWALS: Final = CounterDefinition(
+    "omnibase_secret_renewals_total",
+    "Times a secret was looked after, by setting and outcome: `renewed`, `replaced` by another value, `failed`.",
+    "events",
+    ("worker", "setting", "outcome"),
+)
+SECRET_EXPIRY: Final = GaugeDefinition(
+    "omnibase_secret_expiry_timestamp_seconds",
+    "Unix time at which a secret ends unless it is renewed before; absent for one without an end.",
+    "seconds",
+    ("worker", "setting"),
+)
+
 # --- the producer ---------------------------------------------------------------------------------------------------
 PRODUCED_RECORDS: Final = CounterDefinition(
     "omnibase_produced_records_total", "Records the broker has confirmed, of every kind.", "records", _TOPIC
