@@ -19,10 +19,13 @@ from omnibase_infra.shared.core.worker_spec import WorkerSpec
 
 if TYPE_CHECKING:
     from omnibase_infra.shared.kafka.client_log import LogFunction
+    from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
+    from omnibase_infra.shared.observability.tracer_factory import Tracing
     from omnibase_infra.shared.registry.container import ONEXContainer
     from omnibase_infra.shared.runtime.worker import Worker
 
 _TOPIC_CHECK_SECONDS: Final = 5.0
+_LAST_SPANS_SECONDS: Final = 2.0
 
 
 def run(
@@ -52,7 +55,8 @@ def run(
 async def _run(spec: WorkerSpec, settings: Settings) -> None:
     from omnibase_infra.shared.cli.worker_services import Surroundings, start_services
     from omnibase_infra.shared.kafka.consumer_factory import ConsumerOptions, create_consumer
-    from omnibase_infra.shared.kafka.topic_check import brokers_answer
+    from omnibase_infra.shared.kafka.sasl_login import SaslLogin
+    from omnibase_infra.shared.kafka.topic_check import brokers_let_us_in
     from omnibase_infra.shared.observability.log_events import LogEvent
     from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
     from omnibase_infra.shared.observability.structured_logger import configure_logging, get_logger
@@ -69,9 +73,12 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
     log.info(LogEvent.WORKER_STARTING, node=spec.node, version=spec.version, realm=str(settings.realm), pid=os.getpid())
     async with AsyncExitStack() as stack:
         stack.callback(pipeline.close)
+        tracing = _tracing(spec, settings, registry, stack)
         client_id = f"{spec.worker}-{os.getpid()}"
+        login = SaslLogin(settings)
         container = await stack.enter_async_context(ONEXContainer())
-        services = await start_services(container, Surroundings(spec, settings, registry, client_id, client_log))
+        container.register_value(MetricsRegistry, registry)
+        services = await start_services(container, Surroundings(spec, settings, registry, client_id, client_log, login))
         node = load_node(spec.node, container, spec.version)
 
         def make_consumer(on_statistics: Any, on_error: Any, on_commit: Any) -> Any:
@@ -86,7 +93,11 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
                 options=ConsumerOptions(
                     statistics_seconds=1.0, overrides={"on_commit": on_commit, "enable.partition.eof": True}
                 ),
+                login=login,
             )
+
+        async def let_us_in() -> bool:
+            return await brokers_let_us_in(login.settings, log=client_log, timeout_seconds=_TOPIC_CHECK_SECONDS)
 
         worker = Worker(
             node,
@@ -96,9 +107,10 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
             make_consumer=make_consumer,
             registry=registry,
             log=log,
-            brokers_answer=partial(brokers_answer, settings, log=client_log, timeout_seconds=_TOPIC_CHECK_SECONDS),
-            topic_ids=_topic_ids(spec, settings, client_log),
+            brokers_answer=let_us_in,
+            topic_ids=_topic_ids(spec, login, client_log),
             producer_is_cut_off=services.producer_is_cut_off,
+            tracing=tracing,
         )
         _show_pools(container, worker)
         server = HealthServer(worker, host=settings.health_host, port=settings.health_port)
@@ -114,6 +126,20 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
         _tune_collector()
         await worker.run()
         log.info(LogEvent.WORKER_STOPPED)
+
+
+def _tracing(spec: WorkerSpec, settings: Settings, registry: MetricsRegistry, stack: AsyncExitStack) -> Tracing | None:
+    """Return the traces of the process, exported to the end; without a collector their library is not even loaded."""
+    if settings.otlp_endpoint is None:
+        return None
+    from omnibase_infra.shared.observability.tracer_factory import create_tracing
+
+    tracing = create_tracing(
+        settings, service=spec.worker, registry=registry, attributes={"service.version": spec.version}
+    )
+    if tracing is not None:
+        stack.push_async_callback(tracing.aclose, _LAST_SPANS_SECONDS)
+    return tracing
 
 
 def _show_pools(container: ONEXContainer, worker: Worker) -> None:
@@ -144,13 +170,14 @@ async def _check_topics(spec: WorkerSpec, settings: Settings, log: LogFunction) 
 
 
 def _topic_ids(
-    spec: WorkerSpec, settings: Settings, log: LogFunction
+    spec: WorkerSpec, login: SaslLogin, log: LogFunction
 ) -> Callable[[], Awaitable[Mapping[str, str | None]]]:
     """Return what asks for the ids of the topics that the worker reads."""
     from omnibase_infra.shared.kafka.topic_identity import TopicIdentity
 
     topics = [*map(TopicName.parse, spec.subscribe), *spec.retry_topics.values()]
-    identity = TopicIdentity(settings, [topic.physical(settings.realm) for topic in topics], log=log)
+    names = [topic.physical(login.settings.realm) for topic in topics]
+    identity = TopicIdentity(login.settings, names, log=log, login=login)
     return partial(asyncio.to_thread, identity.look)
 
 

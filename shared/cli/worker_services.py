@@ -19,6 +19,7 @@ from omnibase_infra.shared.registry.service_registry import ServiceDefinition
 if TYPE_CHECKING:
     from omnibase_infra.shared.kafka.client_log import LogFunction
     from omnibase_infra.shared.kafka.producer_pool import ProducerPool
+    from omnibase_infra.shared.kafka.sasl_login import SaslLogin
     from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
     from omnibase_infra.shared.runtime.transactional_commits import TransactionSupport
 
@@ -36,6 +37,7 @@ class Surroundings(msgspec.Struct, frozen=True):
     registry: MetricsRegistry
     client_id: str
     log: LogFunction
+    login: SaslLogin
 
 
 class WorkerServices(msgspec.Struct, frozen=True):
@@ -92,13 +94,26 @@ def _register_producer(
         from omnibase_infra.shared.runtime.transactional_commits import TransactionSupport
 
         support, transactions = open_transactions(
-            spec, settings, client_id=around.client_id, log=around.log, allowed=allowed, contract=contract
+            spec,
+            settings,
+            client_id=around.client_id,
+            log=around.log,
+            allowed=allowed,
+            contract=contract,
+            login=around.login,
         )
         container.register_value(TransactionSupport, support, close=partial(transactions.close, CLOSE_SECONDS))
         return support, lambda: transactions.is_cut_off
     from omnibase_infra.shared.kafka.producer_pool import ProducerPool
 
-    producer = ProducerPool(settings, client_id=around.client_id, log=around.log, allowed=allowed, contract=contract)
+    producer = ProducerPool(
+        settings,
+        client_id=around.client_id,
+        log=around.log,
+        allowed=allowed,
+        contract=contract,
+        login=around.login,
+    )
 
     async def start(pool: ProducerPool) -> None:
         pool.start()
@@ -123,6 +138,7 @@ def _is_cut_off(producer: ProducerPool) -> bool:
 
 
 def _register_postgres(container: ONEXContainer, around: Surroundings) -> None:
+    from omnibase_infra.shared.observability.statement_spans import StatementSpans
     from omnibase_infra.shared.postgres.connection_pool import PostgresConnectionPool
     from omnibase_infra.shared.postgres.effect_store import PostgresEffectStore
     from omnibase_infra.shared.postgres.inbox_retention import InboxRetention, RetentionOptions
@@ -138,7 +154,9 @@ def _register_postgres(container: ONEXContainer, around: Surroundings) -> None:
         return PostgresConnectionPool.from_settings(
             settings,
             application_name=spec.worker,
-            query_metrics=QueryMetrics(sink=MetricsQuerySink(around.registry, spec.worker)),
+            query_metrics=QueryMetrics(
+                sink=StatementSpans(MetricsQuerySink(around.registry, spec.worker), "postgresql")
+            ),
         )
 
     async def check_store(store: PostgresEffectStore) -> None:
