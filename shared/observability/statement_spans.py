@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from omnibase_infra.shared.observability.active_trace import active_trace
 
 
 class StatementObserver(Protocol):
-    """Who is told of each round trip; `facts` are the driver's own, such as `failed` and `slow`."""
+    """Who is told of each round trip: by name and seconds, and facts of the driver's own, such as `failed`."""
 
-    def observe_query(self, statement: str, seconds: float, **facts: Any) -> None:
-        """Take one round trip of a named statement that has just ended."""
+    @property
+    def observe_query(self) -> Callable[..., None]:
+        """The function that takes one round trip of a named statement."""
         ...
 
 
@@ -35,6 +37,8 @@ class StatementSpans:
         active = active_trace()
         if active is not None:
             attributes = {"db.system.name": self._system, "db.query.summary": statement}
+            if (pattern := facts.get("pattern")) is not None:
+                attributes["omnibase.fingerprint"] = pattern.fingerprint
             if facts.get("failed"):
                 attributes["error.type"] = "statement-failed"
             active.tracing.record(active, statement, "client", seconds, attributes)
