@@ -64,6 +64,11 @@ class Settings(BaseSettings):
     kafka_replication_factor: int | None = Field(
         None, ge=1, description="Replication factor of topics; unset: 3 in prod and staging, else 1."
     )
+    kafka_principal: str = Field(
+        "User:{realm}.{worker}",
+        pattern="^User:.+",
+        description="Whom the brokers take a worker for, with {realm} and {worker} in it; `omninode acls` grants to it.",
+    )
 
     postgres_dsn: SecretStr | None = Field(None, description="postgresql://user:password@host:port/database?sslmode=…")
     postgres_user: SecretStr | None = Field(

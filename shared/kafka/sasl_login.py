@@ -6,17 +6,13 @@ keeps the connections it has, so a change loses nothing: what is refused meanwhi
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from logging import INFO, WARNING
 from typing import Any, Final, Protocol
 
-from omnibase_infra.shared.core.errors import OmnibaseError
 from omnibase_infra.shared.core.settings import Settings
-from omnibase_infra.shared.kafka.client_log import LogFunction
 from omnibase_infra.shared.kafka.security import security_config
 
-LOOK_SECONDS: Final = 5.0
+# The settings that a login consists of.
+LOGIN_SETTINGS: Final = ("kafka_sasl_username", "kafka_sasl_password")
 
 
 class _Client(Protocol):
@@ -50,7 +46,7 @@ class SaslLogin:
     def renew(self, settings: Settings) -> bool:
         """Take the login of these settings; return whether it is another one.
 
-        Everything else in the settings stays as it was: authorities and client certificates are read once per client,
+        It is what `RotatingSecrets.on_change` calls. Everything else in the settings stays as it was: authorities and client certificates are read once per client,
         so that a change of those needs a restart.
 
         Raises:
@@ -60,28 +56,10 @@ class SaslLogin:
         renewed = _login_of(settings)
         if renewed is None or renewed == self._login:
             return False
-        fields = ("kafka_sasl_username", "kafka_sasl_password")
-        self._settings = self._settings.model_copy(update={name: getattr(settings, name) for name in fields})
+        update = {name: getattr(settings, name) for name in LOGIN_SETTINGS}
+        self._settings = self._settings.model_copy(update=update)
         self._login = renewed
         return True
-
-    async def follow(
-        self, load: Callable[[], Settings], *, log: LogFunction, look_seconds: float = LOOK_SECONDS
-    ) -> None:
-        """Look for another login until cancelled; what cannot be loaded is logged and looked for again.
-
-        Args:
-            load: returns the settings as they are now. Called in a thread.
-            log: told of changes and failures, never of passwords.
-            look_seconds: between two looks.
-        """
-        while self._login is not None:
-            await asyncio.sleep(look_seconds)
-            try:
-                if self.renew(await asyncio.to_thread(load)):
-                    log(INFO, "kafka_login_renewed", username=self._login[0])
-            except OmnibaseError as error:
-                log(WARNING, "kafka_login_not_renewed", error=error.message)
 
 
 class LoginFollower:
