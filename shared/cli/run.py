@@ -19,6 +19,7 @@ from omnibase_infra.shared.core.worker_spec import WorkerSpec
 
 if TYPE_CHECKING:
     from omnibase_infra.shared.kafka.client_log import LogFunction
+    from omnibase_infra.shared.kafka.sasl_login import SaslLogin
     from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
     from omnibase_infra.shared.observability.tracer_factory import Tracing
     from omnibase_infra.shared.registry.container import ONEXContainer
@@ -55,18 +56,21 @@ def run(
 async def _run(spec: WorkerSpec, settings: Settings) -> None:
     from omnibase_infra.shared.cli.worker_services import Surroundings, start_services
     from omnibase_infra.shared.kafka.consumer_factory import ConsumerOptions, create_consumer
-    from omnibase_infra.shared.kafka.sasl_login import SaslLogin
+    from omnibase_infra.shared.kafka.sasl_login import LOGIN_SETTINGS, SaslLogin
     from omnibase_infra.shared.kafka.topic_check import brokers_let_us_in
     from omnibase_infra.shared.observability.log_events import LogEvent
     from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
     from omnibase_infra.shared.observability.structured_logger import configure_logging, get_logger
     from omnibase_infra.shared.registry.container import ONEXContainer
     from omnibase_infra.shared.registry.nodes import load_node
+    from omnibase_infra.shared.resilience.process_wide import process_resilience
     from omnibase_infra.shared.runtime.health_server import HealthServer
     from omnibase_infra.shared.runtime.watchdog import Watchdog
     from omnibase_infra.shared.runtime.worker import Worker
+    from omnibase_infra.shared.secrets import RotatingSecrets
 
     registry = MetricsRegistry()
+    process_resilience().show_in(registry, spec.worker)
     pipeline = configure_logging(settings, worker=spec.worker, metrics=registry)
     log = get_logger()
     client_log = _client_log(log)
@@ -75,10 +79,16 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
         stack.callback(pipeline.close)
         tracing = _tracing(spec, settings, registry, stack)
         client_id = f"{spec.worker}-{os.getpid()}"
+        secrets = RotatingSecrets(settings, worker=spec.worker, registry=registry)
+        stack.push_async_callback(secrets.close)
+        settings = await secrets.open()
         login = SaslLogin(settings)
+        secrets.on_change(LOGIN_SETTINGS, login.renew)
         container = await stack.enter_async_context(ONEXContainer())
         container.register_value(MetricsRegistry, registry)
-        services = await start_services(container, Surroundings(spec, settings, registry, client_id, client_log, login))
+        services = await start_services(
+            container, Surroundings(spec, settings, registry, client_id, client_log, login, secrets)
+        )
         node = load_node(spec.node, container, spec.version)
 
         def make_consumer(on_statistics: Any, on_error: Any, on_commit: Any) -> Any:

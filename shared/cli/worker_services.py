@@ -11,20 +11,24 @@ import msgspec
 
 from omnibase_infra.shared.core.errors import DependencyUnavailableError
 from omnibase_infra.shared.core.ports import EffectStore, RecordProducer
-from omnibase_infra.shared.core.settings import Settings
+from omnibase_infra.shared.core.settings import Settings, require_postgres
 from omnibase_infra.shared.core.worker_spec import WorkerSpec
 from omnibase_infra.shared.registry.container import ONEXContainer
 from omnibase_infra.shared.registry.service_registry import ServiceDefinition
+from omnibase_infra.shared.secrets.resolution import described
 
 if TYPE_CHECKING:
     from omnibase_infra.shared.kafka.client_log import LogFunction
     from omnibase_infra.shared.kafka.producer_pool import ProducerPool
     from omnibase_infra.shared.kafka.sasl_login import SaslLogin
     from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
+    from omnibase_infra.shared.postgres.credentials import RotatingCredentials
     from omnibase_infra.shared.runtime.transactional_commits import TransactionSupport
+    from omnibase_infra.shared.secrets import RotatingSecrets
 
 # The drain has waited for what was under way; the rest is sent again by whoever runs its input again.
 CLOSE_SECONDS: Final = 2.0
+_POSTGRES_LOGIN: Final = ("postgres_dsn", "postgres_user", "postgres_password")
 # Closing a client waits for its threads beyond the time that records are given.
 _STOP_SECONDS: Final = 15.0
 
@@ -38,6 +42,7 @@ class Surroundings(msgspec.Struct, frozen=True):
     client_id: str
     log: LogFunction
     login: SaslLogin
+    secrets: RotatingSecrets
 
 
 class WorkerServices(msgspec.Struct, frozen=True):
@@ -80,6 +85,20 @@ async def tolerating_outage(check: Callable[[], Awaitable[None]]) -> None:
         from omnibase_infra.shared.observability.structured_logger import get_logger
 
         get_logger().warning(LogEvent.DEPENDENCY_UNAVAILABLE, dependency=error.dependency, error=error.message)
+
+
+async def _asking_again(check: Callable[[], Awaitable[None]], dependency: str, total_seconds: float) -> None:
+    """Run a check, some more times while the server is unreachable, within the budget of this process."""
+    from omnibase_infra.shared.resilience.process_wide import process_resilience
+    from omnibase_infra.shared.resilience.retry_policy import RetryOptions, RetryPolicy, retrying
+
+    process = process_resilience()
+    await retrying(
+        check,
+        RetryPolicy(attempts=3, base=0.1, cap=0.3, jitter="equal", total_seconds=total_seconds),
+        dependency=dependency,
+        options=RetryOptions(budget=process.budget(dependency), metrics=process.retry_metrics(dependency)),
+    )
 
 
 def _register_producer(
@@ -154,6 +173,7 @@ def _register_postgres(container: ONEXContainer, around: Surroundings) -> None:
         return PostgresConnectionPool.from_settings(
             settings,
             application_name=spec.worker,
+            credentials=_rotating_login(around.secrets),
             query_metrics=QueryMetrics(
                 sink=StatementSpans(MetricsQuerySink(around.registry, spec.worker), "postgresql")
             ),
@@ -165,7 +185,9 @@ def _register_postgres(container: ONEXContainer, around: Surroundings) -> None:
             async with container.get(PostgresConnectionPool).acquire() as connection:
                 await require_statements(connection, load_statements(spec.node, spec.version))
 
-        await tolerating_outage(check)
+        # A server that is just starting is asked again; one that is silent costs no more than one attempt and a bit.
+        patience = settings.postgres_acquire_timeout_seconds + 1
+        await tolerating_outage(partial(_asking_again, check, "postgres", patience))
 
     def make_retention(services: ONEXContainer) -> _Background:
         retention = InboxRetention(
@@ -205,6 +227,19 @@ def _register_postgres(container: ONEXContainer, around: Surroundings) -> None:
     )
     container.bind_protocol("ProtocolEffectStore", PostgresEffectStore)
     container.bind_protocol("ProtocolEffectJournal", PostgresEffectStore)
+
+
+def _rotating_login(secrets: RotatingSecrets) -> RotatingCredentials | None:
+    """Return what follows the secrets of the process to another login; None where the login cannot change."""
+    names = [name for name in _POSTGRES_LOGIN if name in secrets.references]
+    if not names:
+        return None
+    from omnibase_infra.shared.postgres.credentials import Credentials, FixedCredentials, RotatingCredentials
+
+    async def read() -> Credentials:
+        return await FixedCredentials(require_postgres(secrets.settings)).read()
+
+    return RotatingCredentials(read, ", ".join(described(name, secrets.references[name]) for name in names))
 
 
 class _Background:

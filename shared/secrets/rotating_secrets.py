@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from omnibase_infra.shared.core.errors import OmnibaseError
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from omnibase_infra.shared.secrets.vault_leases import VaultLeases
 
 T = TypeVar("T")
-Taken = Callable[[Settings], Awaitable[None]]
+# May be a coroutine function or a plain one that does not block.
+Taken = Callable[[Settings], object]
 
 _TAKE_SECONDS: Final = 10.0
 _CLOSE_SECONDS: Final = 5.0
@@ -127,7 +129,8 @@ class RotatingSecrets:
     async def _tell(self, taken: Taken, changed: Iterable[str]) -> None:
         try:
             async with asyncio.timeout(_TAKE_SECONDS):
-                await taken(self._settings)
+                if isawaitable(done := taken(self._settings)):
+                    await done
         except Exception as error:  # noqa: BLE001 - of whoever uses the secret; the others must learn of it
             for name in changed:
                 self.status.failed(name)
