@@ -111,8 +111,8 @@ class WorkerProcess:
 
     def get(self, path: str) -> tuple[int, Any]:
         """Return status and JSON of an endpoint; (0, None) while it does not listen."""
-        address = next((line["address"] for line in self.lines() if line["event"] == "health_server_started"), None)
-        if address is None:
+        address = self.address
+        if not address:
             return 0, None
         try:
             with urllib.request.urlopen(address + path, timeout=5) as response:  # noqa: S310 - our own loopback
@@ -121,6 +121,21 @@ class WorkerProcess:
             return error.code, json.load(error)
         except OSError:
             return 0, None
+
+    @property
+    def address(self) -> str:
+        """Return where the endpoints are; empty while they do not listen."""
+        return next((line["address"] for line in self.lines() if line["event"] == "health_server_started"), "")
+
+    def metrics(self, accept: str = "text/plain") -> str:
+        """Return the page of `/metrics`; empty while it does not listen. `accept` may ask for OpenMetrics."""
+        request = urllib.request.Request(f"{self.address}/metrics", headers={"Accept": accept})  # noqa: S310 - likewise
+        try:
+            with urllib.request.urlopen(request, timeout=15) as response:  # noqa: S310 - likewise
+                page: bytes = response.read()
+                return page.decode()
+        except (OSError, ValueError):
+            return ""
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         """Return the log lines of an event."""
