@@ -86,7 +86,7 @@ async def run_query(
     ):
         try:
             await _take_on(connection, role)
-            with pool.query_metrics.measure("query"):
+            with pool.query_metrics.measure("query", request.sql):
                 return await _run(connection, request, max_bytes)
         except asyncpg.PostgresError as error:
             _raise_refusal(error, connection)

@@ -10,7 +10,7 @@ or does not; both are right.
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,6 +22,7 @@ from omnibase_infra.shared.core.ports import Claim, Fresh, InboxMessage, Intent,
 from omnibase_infra.shared.postgres import effect_journal, inbox, outbox
 from omnibase_infra.shared.postgres.connection_pool import Connection, PostgresConnectionPool, is_lost
 from omnibase_infra.shared.postgres.errors import DEPENDENCY, MIGRATE_HINT, is_schema_error, raise_classified
+from omnibase_infra.shared.postgres.health_monitor import PostgresHealthMonitor
 from omnibase_infra.shared.postgres.inbox import GroupInbox
 from omnibase_infra.shared.postgres.queries import named_queries
 from omnibase_infra.shared.postgres.query_metrics import QueryMetrics
@@ -51,7 +52,7 @@ class PostgresEffectSession:
                 is no failure of the message, so it spends no attempt.
         """
         keys = self.keys(messages)
-        with self._metrics.measure("claim_inbox"):
+        with self._metrics.measure("claim_inbox", named_queries()["claim_inbox"]):
             try:
                 claims = await inbox.claim(self._connection, self.inbox.number, messages, keys)
             except asyncpg.LockNotAvailableError:
@@ -70,7 +71,7 @@ class PostgresEffectSession:
             ValueError: a message was not claimed here, or is stored a second time.
         """
         keyed = [(message, self._take_key(message), stored) for message, stored in outputs]
-        with self._metrics.measure("store_outbox"):
+        with self._metrics.measure("store_outbox", named_queries()["store_outbox"]):
             await outbox.store(self._connection, keyed)
 
     def keys(self, messages: Sequence[InboxMessage]) -> list[UUID]:
@@ -88,12 +89,14 @@ class PostgresEffectSession:
 class PostgresEffectStore:
     """The effects of one consumer group in one database; implements `core.ports.EffectStore` and `EffectJournal`."""
 
-    def __init__(self, pool: PostgresConnectionPool, group: str) -> None:
+    def __init__(self, pool: PostgresConnectionPool, group: str, monitor: PostgresHealthMonitor | None = None) -> None:
         """Args:
         pool: open for as long as the store is used; it belongs to the caller.
         group: full name of the consumer group; the inbox is the group's own.
+        monitor: looks when the store is pinged, and remembers; default: one of this store's own.
         """
         self._pool = pool
+        self._monitor = monitor or PostgresHealthMonitor(pool)
         self._group = group
         self._inbox: GroupInbox | None = None
 
@@ -144,17 +147,17 @@ class PostgresEffectStore:
             return claim
 
     async def ping(self) -> None:
-        """Do one cheap round trip.
+        """Do one health check: a cheap round trip.
 
         Raises:
-            DependencyUnavailableError: it cannot be reached or does not answer in time.
+            DependencyUnavailableError: it cannot be reached, does not answer in time, or is read-only.
             TransientError: all connections are in use.
         """
-        async with self._pool.acquire() as connection:
-            try:
-                await connection.execute("SELECT 1", timeout=self._pool.options.acquire_timeout)
-            except Exception as error:  # noqa: BLE001 - raised again, classified
-                raise_classified(error, connection_lost=is_lost(connection))
+        await self._monitor.ping()
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return health, pool and slowest patterns, for `/info`."""
+        return self._monitor.describe()
 
     async def check_schema(self) -> None:
         """Prepare every statement of the inbox and outbox against the live schema.

@@ -21,11 +21,14 @@ from omnibase_infra.shared.core.errors import (
     BusinessError,
     DependencyUnavailableError,
     OmnibaseError,
+    SettingsError,
     TransientError,
 )
 from omnibase_infra.shared.core.redaction import sanitised
+from omnibase_infra.shared.postgres.tls import TlsProblem, file_problem, handshake_problem
 
 DEPENDENCY: Final = "postgres"
+DSN_FORM: Final = "postgresql://user:password@host:port/database?sslmode=…; percent-encode special characters"
 MIGRATE_HINT: Final = "run `omninode migrate`"
 
 # The tables or columns a statement was written for are missing: a release is rolling out, no record is to blame.
@@ -85,8 +88,15 @@ def raise_classified(error: BaseException, *, connection_lost: bool = False) -> 
     raise classified from (None if isinstance(classified, BusinessError) else error)
 
 
-def classify_connect(error: Exception) -> BaseException:
-    """Return what an error met while connecting stands for: nearly all of them mean "not available"."""
+def classify_connect(error: Exception, dsn: str = "") -> BaseException:
+    """Return what an error met while connecting stands for: nearly all of them mean "not available".
+
+    Args:
+        error: what was raised.
+        dsn: the address, so that TLS failures can name the file or host that is wrong; never shown.
+    """
+    if isinstance(error, OmnibaseError):
+        return error
     if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
         return DependencyUnavailableError(
             f"PostgreSQL refused the login ({error.sqlstate})",
@@ -97,15 +107,26 @@ def classify_connect(error: Exception) -> BaseException:
         return DependencyUnavailableError(
             "the database of OMNIBASE_POSTGRES_DSN does not exist", dependency=DEPENDENCY, hint="create it"
         )
-    if isinstance(error, ssl.SSLError):
-        return DependencyUnavailableError(
-            f"TLS with PostgreSQL failed: {error.reason or type(error).__name__}",
-            dependency=DEPENDENCY,
-            hint="check sslmode and sslrootcert of OMNIBASE_POSTGRES_DSN",
-        )
+    if (found := _tls_or_address(error, dsn)) is not None:
+        return found
     if isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError):
         return DependencyUnavailableError(f"PostgreSQL cannot be reached: {_reason(error)}", dependency=DEPENDENCY)
     return classify(error)
+
+
+def _tls_or_address(error: Exception, dsn: str) -> OmnibaseError | None:
+    malformed = isinstance(error, asyncpg.ClientConfigurationError | ValueError)
+    if isinstance(error, ssl.SSLCertVerificationError):  # a ValueError, too
+        return _tls_failure(handshake_problem(error, dsn))
+    if (malformed or isinstance(error, OSError)) and (problem := file_problem(dsn)) is not None:
+        return SettingsError(problem.message, hint=problem.hint)
+    if isinstance(error, ssl.SSLError):
+        return _tls_failure(handshake_problem(error, dsn))
+    return SettingsError("OMNIBASE_POSTGRES_DSN is malformed", hint=f"expected {DSN_FORM}") if malformed else None
+
+
+def _tls_failure(problem: TlsProblem) -> DependencyUnavailableError:
+    return DependencyUnavailableError(problem.message, dependency=DEPENDENCY, hint=problem.hint)
 
 
 def is_schema_error(error: BaseException) -> bool:

@@ -284,7 +284,7 @@ async def _connected(dsn: str, lock_timeout: float, statement_timeout: float) ->
             dsn, timeout=10, command_timeout=statement_timeout + 5, server_settings=settings
         )
     except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
-        raise classify_connect(error) from error
+        raise classify_connect(error, dsn) from error
     try:
         yield connection
     finally:

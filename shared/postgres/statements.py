@@ -202,7 +202,7 @@ async def _run_in_order(
 
 async def _run_one(connection: SqlConnection, statement: Statement, parameters: Any) -> _Outcome:
     arguments = _argument_getter(statement.parameters)(parameters)
-    with metrics_of(connection).measure(statement.name):
+    with metrics_of(connection).measure(statement.name, statement.sql):
         if statement.row is None:
             return [], _row_count(await connection.execute(statement.sql, *arguments))
         records = await connection.fetch(statement.sql, *arguments)
@@ -216,7 +216,7 @@ async def _run_batch(
     """Return None when the requests have to be run one by one; nothing has happened then."""
     assert statement.batch_sql is not None
     columns = _columns(statement.parameters, parameters)
-    with metrics_of(connection).measure(statement.name):
+    with metrics_of(connection).measure(statement.name, statement.batch_sql):
         if statement.batch_rows == "ordinal":
             records = await connection.fetch(statement.batch_sql, *columns)
             return _by_ordinal(statement, records, len(parameters))

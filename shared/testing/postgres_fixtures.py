@@ -109,7 +109,7 @@ def postgres_migration_applied(
 @pytest.fixture
 async def postgres_connection_pool(postgres_test_db: PostgresDatabase) -> AsyncIterator[PostgresConnectionPool]:
     """An open pool on the test's database."""
-    async with PostgresConnectionPool(postgres_test_db.dsn, PoolOptions(application_name="test")) as pool:
+    async with PostgresConnectionPool(postgres_test_db.dsn, PoolOptions(minimum=1, maximum=10, application_name="test")) as pool:
         yield pool
 
 

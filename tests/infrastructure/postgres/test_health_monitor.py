@@ -4,12 +4,14 @@ import re
 
 from omnibase_infra.shared.models.infrastructure.model_health_check import ModelHealthCheck
 from omnibase_infra.shared.postgres.connection_pool import PoolOptions, PostgresConnectionPool
-from omnibase_infra.shared.postgres.health_monitor import PostgresHealthMonitor
+from omnibase_infra.shared.postgres.health_monitor import HealthThresholds, PostgresHealthMonitor
 from omnibase_infra.shared.testing.postgres_fixtures import PostgresDatabase
+
+RELAXED = HealthThresholds(slow_seconds=10, unhealthy_seconds=20)
 
 
 async def test_a_server_that_answers_is_healthy(postgres_connection_pool: PostgresConnectionPool) -> None:
-    health = await PostgresHealthMonitor(postgres_connection_pool, slow_seconds=10).check()
+    health = await PostgresHealthMonitor(postgres_connection_pool, RELAXED).check()
     assert (health.status, health.message, health.recent_failures) == ("healthy", "", 0)
     assert health.latency_ms is not None
     assert health.latency_ms > 0
@@ -18,7 +20,7 @@ async def test_a_server_that_answers_is_healthy(postgres_connection_pool: Postgr
 
 
 async def test_a_slow_round_trip_is_degraded(postgres_connection_pool: PostgresConnectionPool) -> None:
-    health = await PostgresHealthMonitor(postgres_connection_pool, slow_seconds=0).check()
+    health = await PostgresHealthMonitor(postgres_connection_pool, HealthThresholds(slow_seconds=0)).check()
     assert health.status == "degraded"
     assert "round trip took" in health.message
 
@@ -28,7 +30,7 @@ async def test_a_read_only_server_is_degraded(postgres_test_db: PostgresDatabase
     await connection.execute(f"ALTER DATABASE {postgres_test_db.name} SET default_transaction_read_only = on")
     await connection.close()
     async with PostgresConnectionPool(postgres_test_db.dsn) as pool:
-        health = await PostgresHealthMonitor(pool, slow_seconds=10).check()
+        health = await PostgresHealthMonitor(pool, RELAXED).check()
     assert (health.status, health.message) == ("degraded", "the server is read-only")
 
 
@@ -56,7 +58,7 @@ async def test_a_closed_pool_is_unhealthy(postgres_test_db: PostgresDatabase) ->
 
 
 async def test_the_shared_form_carries_the_same_facts(postgres_connection_pool: PostgresConnectionPool) -> None:
-    check = await PostgresHealthMonitor(postgres_connection_pool, slow_seconds=10).health_check()
+    check = await PostgresHealthMonitor(postgres_connection_pool, RELAXED).health_check()
     assert isinstance(check, ModelHealthCheck)
     assert (check.dependency, check.status, check.message) == ("postgres", "healthy", "")
     assert check.details["pool_max"] == "10"
