@@ -17,6 +17,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "generate": ("generate", "Write nodes from their contracts; --check and --diff look for drift."),
     "contract": ("contract", "Check contracts, every problem at once."),
     "topics": ("topics", "Lint, plan, apply, check and list the fleet's topics."),
+    "acls": ("acls", "Plan, apply and list what each worker may do on the cluster."),
     "offsets": ("offsets", "Show and, guarded, reset a worker's committed offsets."),
     "status": ("status", "Show the fleet at a glance: processes, lag, dead letters, and what is wrong."),
     "dlq": ("dlq", "Look at dead letters, and redrive or discard them."),

@@ -43,23 +43,21 @@ class SaslLogin:
         """Return the librdkafka properties of a client that is made now, as they differ from the first ones."""
         return {} if self._login is None else {"sasl.username": self._login[0], "sasl.password": self._login[1]}
 
-    def renew(self, settings: Settings) -> bool:
-        """Take the login of these settings; return whether it is another one.
+    async def renew(self, settings: Settings) -> None:
+        """Take the login of these settings, for clients as they look here; what `RotatingSecrets.on_change` calls.
 
-        It is what `RotatingSecrets.on_change` calls. Everything else in the settings stays as it was: authorities and client certificates are read once per client,
+        Everything else in the settings stays as it was: authorities and client certificates are read once per client,
         so that a change of those needs a restart.
 
         Raises:
-            SettingsError: they do not fit together, or have no login where there was one.
+            SettingsError: they do not fit together.
         """
-        security_config(settings)
         renewed = _login_of(settings)
         if renewed is None or renewed == self._login:
-            return False
+            return
         update = {name: getattr(settings, name) for name in LOGIN_SETTINGS}
         self._settings = self._settings.model_copy(update=update)
         self._login = renewed
-        return True
 
 
 class LoginFollower:

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from omnibase_infra.shared.core.errors import SettingsError
 from omnibase_infra.shared.core.redaction import MASK, redact_text
-from omnibase_infra.shared.core.settings import Settings
+from omnibase_infra.shared.core.settings import Settings, secret_value
 
 # A mechanism with a password never reads the OAuth settings and the other way round: one set for the wrong
 # mechanism is a misunderstanding that would otherwise show up as a refused connection.
@@ -53,7 +53,7 @@ def security_config(settings: Settings) -> dict[str, Any]:
         config["sasl.oauthbearer.method"] = "oidc"
     for name, key in _PROPERTIES.items():
         if _is_set(value := getattr(settings, name)):
-            config[key] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            config[key] = secret_value(settings, name) if isinstance(value, SecretStr) else str(value)
     return config
 
 

@@ -52,7 +52,6 @@ class LogEvent(StrEnum):
     # the Kafka client
     KAFKA_CLIENT_LOG = "kafka_client_log"
     KAFKA_CLIENT_ERROR = "kafka_client_error"
-    KAFKA_LOGIN_RENEWED = "kafka_login_renewed"
     KAFKA_PRODUCER_FATAL = "kafka_producer_fatal"
     KAFKA_PRODUCER_GAVE_UP = "kafka_producer_gave_up"
     KAFKA_PRODUCER_CALLBACK_FAILED = "kafka_producer_callback_failed"
