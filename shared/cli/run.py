@@ -77,11 +77,11 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
     log.info(LogEvent.WORKER_STARTING, node=spec.node, version=spec.version, realm=str(settings.realm), pid=os.getpid())
     async with AsyncExitStack() as stack:
         stack.callback(pipeline.close)
-        tracing = _tracing(spec, settings, registry, stack)
         client_id = f"{spec.worker}-{os.getpid()}"
         secrets = RotatingSecrets(settings, worker=spec.worker, registry=registry)
         stack.push_async_callback(secrets.close)
         settings = await secrets.open()
+        tracing = _tracing(spec, settings, registry, stack)
         login = SaslLogin(settings)
         secrets.on_change(LOGIN_SETTINGS, login.renew)
         container = await stack.enter_async_context(ONEXContainer())

@@ -17,6 +17,7 @@ from omnibase_infra.shared.observability.log_events import LogEvent
 from omnibase_infra.shared.observability.structured_logger import get_logger
 from omnibase_infra.shared.resilience.circuit_breaker_factory import CircuitBreakerFactory
 from omnibase_infra.shared.resilience.dependency_breaker import DependencyBreaker, Permit
+from omnibase_infra.shared.resilience.retry_budget import RetryBudget
 
 PING_SECONDS: Final = 1.0
 PING_TIMEOUT_SECONDS: Final = 3.0
@@ -50,15 +51,20 @@ class Dependency:
 class DependencyPassage:
     """Permits of all breakers a batch needs."""
 
-    __slots__ = ("_changed", "_held", "limit")
+    __slots__ = ("_budget", "_changed", "_held", "limit")
 
-    def __init__(self, held: Sequence[tuple[Dependency, Permit]], changed: Callable[[], None]) -> None:
+    def __init__(
+        self, held: Sequence[tuple[Dependency, Permit]], changed: Callable[[], None], budget: RetryBudget | None = None
+    ) -> None:
         self._held = held
         self._changed = changed
+        self._budget = budget
         self.limit = 1 if any(permit.probe for _, permit in held) else None
 
     def succeeded(self) -> None:
         """Report that the dependencies answered."""
+        if self._budget is not None:
+            self._budget.called()
         for dependency, permit in self._held:
             before = dependency.answers
             dependency.succeeded(permit)
@@ -89,9 +95,12 @@ class DependencyPassage:
 class DependencyGate:
     """Holds a lane back while a breaker of what it needs is not closed; lets one probe at a time through."""
 
-    def __init__(self, dependencies: Sequence[Dependency], changed: Callable[[], None]) -> None:
+    def __init__(
+        self, dependencies: Sequence[Dependency], changed: Callable[[], None], budget: RetryBudget | None = None
+    ) -> None:
         self._dependencies = dependencies
         self._changed = changed
+        self._budget = budget
 
     def enter(self) -> DependencyPassage | None:
         """Return a passage when every breaker grants a permit."""
@@ -103,7 +112,7 @@ class DependencyGate:
                     other.breaker.release(granted)
                 return None
             held.append((dependency, permit))
-        return DependencyPassage(held, self._changed)
+        return DependencyPassage(held, self._changed, self._budget)
 
     def seconds_until_open(self) -> float:
         """Return how long to wait before asking again: at least 20 ms, at most a second."""
@@ -120,7 +129,16 @@ class Dependencies:
         stores: Mapping[str, EffectStore],
         breakers: CircuitBreakerFactory,
         on_change: Callable[[], None],
+        budget: RetryBudget | None = None,
     ) -> None:
+        """Args:
+        spec: whose dependencies these are.
+        stores: by the dependency's name.
+        breakers: make the breaker of each.
+        on_change: told that one has become usable or unusable.
+        budget: of retries, to which each batch that is answered adds.
+        """
+        self._budget = budget
         self._spec = spec
         self._on_change = on_change
         self.by_name = {name: Dependency(store, breakers.create(name)) for name, store in stores.items()}
@@ -129,7 +147,8 @@ class Dependencies:
 
     def gate(self, needs: Iterable[str]) -> DependencyGate:
         """Return the gate of an operation."""
-        return DependencyGate([self.by_name[name] for name in needs if name in self.by_name], self._on_change)
+        needed = [self.by_name[name] for name in needs if name in self.by_name]
+        return DependencyGate(needed, self._on_change, self._budget)
 
     def blocked_topics(self) -> frozenset[str]:
         """Return the topics all of whose operations need a dependency whose breaker is not closed."""

@@ -28,6 +28,7 @@ from omnibase_infra.shared.kafka.transaction_errors import (
 )
 from omnibase_infra.shared.observability.log_events import LogEvent
 from omnibase_infra.shared.observability.worker_metrics import WorkerMetrics
+from omnibase_infra.shared.resilience.retry_policy import RetryPolicy
 from omnibase_infra.shared.runtime.commits import Place
 from omnibase_infra.shared.runtime.records import NO_OFFSET, PartitionWork
 from omnibase_infra.shared.runtime.transaction_stage import StagedOutputs, TransactionStage
@@ -40,6 +41,8 @@ TRANSACTION_BYTES: Final = 16 * 1024 * 1024
 FLUSH_SECONDS: Final = 10.0
 FIRST_DELAY_SECONDS: Final = 0.05
 LONGEST_DELAY_SECONDS: Final = 5.0
+# How long after so many failures; the attempts never end. No jitter: nobody else waits for this producer.
+_PAUSES: Final = RetryPolicy(attempts=1, base=FIRST_DELAY_SECONDS, cap=LONGEST_DELAY_SECONDS, jitter="none")
 
 
 class Transactions(Protocol):
@@ -323,8 +326,7 @@ class TransactionalCommits:
 
     def _delay(self) -> None:
         self._failures += 1
-        seconds = min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2 ** min(self._failures - 1, 10))
-        self._not_before = self._clock() + seconds
+        self._not_before = self._clock() + _PAUSES.delay(self._failures)
 
     def _refused(self, round_: _Round, error: OutputsRefusedError) -> None:
         """Replace an output that the broker refuses; of several suspects, ask about each one alone first."""

@@ -14,7 +14,8 @@ from omnibase_infra.shared.core.worker_spec import WorkerSpec
 from omnibase_infra.shared.observability.log_events import LogEvent
 from omnibase_infra.shared.observability.worker_metrics import WorkerMetrics
 from omnibase_infra.shared.resilience.circuit_breaker_factory import CircuitBreakerFactory
-from omnibase_infra.shared.resilience.retry_policy import RETRY_PRESETS, RetryPolicy
+from omnibase_infra.shared.resilience.retry_budget import RetryBudget
+from omnibase_infra.shared.resilience.retry_policy import RETRY_PRESETS
 from omnibase_infra.shared.runtime.answers import Answers
 from omnibase_infra.shared.runtime.careful import Careful
 from omnibase_infra.shared.runtime.dead_letters import DeadLetters
@@ -22,6 +23,7 @@ from omnibase_infra.shared.runtime.delivery import Delivery, OutputDelivery
 from omnibase_infra.shared.runtime.dependencies import Dependencies
 from omnibase_infra.shared.runtime.executor import Executor
 from omnibase_infra.shared.runtime.intake import Intake
+from omnibase_infra.shared.runtime.lane_retry import IN_LANE, IN_LANE_BUDGET, LaneRetry
 from omnibase_infra.shared.runtime.lanes import Lane, Lanes
 from omnibase_infra.shared.runtime.observed_execution import ObservedExecution
 from omnibase_infra.shared.runtime.parking import Parking
@@ -84,7 +86,9 @@ def build_parts(  # noqa: PLR0913 - what surrounds them
     spec, realm = node.spec, settings.realm
     group = realm.group(spec.worker, spec.major)
     lanes = Lanes(on_left)
-    dependencies = Dependencies(spec, stores, CircuitBreakerFactory(metrics.dependencies), on_dependency)
+    retries = metrics.retries(IN_LANE)
+    budget = RetryBudget(IN_LANE_BUDGET, metrics=retries)
+    dependencies = Dependencies(spec, stores, CircuitBreakerFactory(metrics.dependencies), on_dependency, budget)
     intake = Intake(spec, realm, lanes.by_operation, _add_lanes(node, lanes, dependencies))
     answers = Answers(spec, realm, settings.max_record_bytes)
     dead_letters = DeadLetters(spec, group)
@@ -124,7 +128,7 @@ def build_parts(  # noqa: PLR0913 - what surrounds them
         delivery=delivery,
         dead_letters=dead_letters,
         refusal_answers=RefusalAnswers(spec, realm, answers),
-        retry=RetryPolicy.from_spec(spec.retry),
+        retry=LaneRetry.of_contract(spec.retry, budget, retries),
         metrics=metrics,
         log=log,
         parking=parking,
@@ -148,8 +152,10 @@ def _delivery(
     if (spec.guarantee == "transactional") != isinstance(producer, TransactionSupport):
         raise ValueError(f"{spec.worker} is {spec.guarantee}, its producer is not")
     if not isinstance(producer, TransactionSupport):
+        retries = metrics.retries("kafka").retries
 
         def failed(error: DeliveryError) -> None:
+            retries.inc()
             log.warning(LogEvent.DELIVERY_FAILED, error=error.message, records=len(error.errors))
 
         return Delivery(producer, RETRY_PRESETS["kafka"], failed), None
