@@ -6,7 +6,7 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -162,19 +162,31 @@ def _show_pools(container: ONEXContainer, worker: Worker) -> None:
 
 
 async def _check_topics(spec: WorkerSpec, settings: Settings, log: LogFunction) -> None:
-    """Stop with one clear line when a topic is missing; with brokers away, start and wait for them.
+    """Stop with one clear line when a topic or a right is missing; with brokers away, start and wait for them.
 
     Raises:
         TopicMissingError: names every topic that is missing.
+        KafkaAccessError: a broker does not let us in.
+        ClusterRefusedError: it does, and does not let us work.
     """
     from omnibase_infra.shared.cli.worker_services import tolerating_outage
     from omnibase_infra.shared.kafka.topic_check import require_topics
 
-    names = sorted({*spec.subscribe, *spec.writable_topics()})
-    physical = [TopicName.parse(name).physical(settings.realm) for name in names]
+    def physical(names: Iterable[str]) -> list[str]:
+        return sorted(TopicName.parse(name).physical(settings.realm) for name in names)
+
+    reads = physical([*spec.subscribe, *map(str, spec.retry_topics.values())])
+    writes = physical(spec.writable_topics())
 
     async def check() -> None:
-        await asyncio.to_thread(require_topics, settings, physical, log=log, timeout_seconds=_TOPIC_CHECK_SECONDS)
+        await asyncio.to_thread(
+            require_topics, settings, sorted({*reads, *writes}), log=log, timeout_seconds=_TOPIC_CHECK_SECONDS
+        )
+        if settings.kafka_security_protocol != "PLAINTEXT":
+            from omnibase_infra.shared.kafka.permissions import require_permissions
+
+            group = settings.realm.group(spec.worker, spec.major)
+            await asyncio.to_thread(require_permissions, settings, reads=reads, writes=writes, group=group, log=log)
 
     await tolerating_outage(check)
 

@@ -26,6 +26,7 @@ from omnibase_infra.shared.core.errors import (
 )
 from omnibase_infra.shared.core.settings import Settings, require_kafka
 from omnibase_infra.shared.kafka.client_log import ClientLog, LogFunction
+from omnibase_infra.shared.kafka.permissions import who
 from omnibase_infra.shared.kafka.security import security_config
 from omnibase_infra.shared.kafka.security_diagnosis import access_error, ask_for_topics
 from omnibase_infra.topics.acls import AclRule
@@ -138,9 +139,8 @@ class KafkaAclAdmin:
                 hint="set authorizer.class.name on its brokers",
             )
         if error.code() == KafkaError.CLUSTER_AUTHORIZATION_FAILED:
-            who = self._settings.kafka_sasl_username or "this client's user"
             return ClusterRefusedError(
-                f"the cluster at {self._address} refuses {who} {what}",
+                f"the cluster at {self._address} refuses {who(self._settings)} {what}",
                 hint="log in as one of its super.users, or give this user Alter and Describe on the cluster",
             )
         if error.code() in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError.REQUEST_TIMED_OUT):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Final
 
@@ -12,10 +12,9 @@ from confluent_kafka.admin import AclOperation, AdminClient
 from omnibase_infra.shared.core.errors import ClusterRefusedError, DependencyUnavailableError, SettingsError
 from omnibase_infra.shared.core.settings import Settings, require_kafka
 from omnibase_infra.shared.kafka.client_log import ClientLog, LogFunction
-from omnibase_infra.shared.kafka.security import security_config
+from omnibase_infra.shared.kafka.security import GRANT_HINT, security_config
 
 TIMEOUT_SECONDS: Final = 10.0
-GRANT_HINT: Final = "an administrator grants what contracts need by `omninode acls apply`"
 # A future is set by the client's own time-out; this is for a client that does not keep it.
 _GRACE_SECONDS: Final = 5.0
 _REFUSED: Final = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED})
@@ -24,20 +23,21 @@ _REFUSED: Final = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.G
 def require_permissions(
     settings: Settings,
     *,
+    sees: Collection[str] = (),
     reads: Collection[str] = (),
     writes: Collection[str] = (),
     group: str | None = None,
     log: LogFunction,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> None:
-    """Make sure that the brokers let this process read and write topics, and be a member of a group.
+    """Make sure that the brokers let this process see, read and write topics, and be a member of a group.
 
     Blocks for at most about twice the time-out: call it in a thread where an event loop runs. Topics that do not exist
     are not its business. Brokers without an authorizer allow everything.
 
     Args:
         settings: of the process.
-        reads / writes: physical topics.
+        sees / reads / writes: physical topics; to read or to write one is to see it.
         group: whose member it is to be.
         log: where the client's own lines go.
         timeout_seconds: for each of two requests.
@@ -48,8 +48,18 @@ def require_permissions(
         DependencyUnavailableError: no broker answered in time.
     """
     client = _client(settings, log)
-    topics = _operations_on_topics(client, {*reads, *writes}, timeout_seconds)
-    lacking = [*_lacking(topics, reads, AclOperation.READ), *_lacking(topics, writes, AclOperation.WRITE)]
+    topics = _operations_on_topics(client, {*sees, *reads, *writes}, timeout_seconds)
+    wanted = (
+        (sees, AclOperation.DESCRIBE, "see"),
+        (reads, AclOperation.READ, "read"),
+        (writes, AclOperation.WRITE, "write"),
+    )
+    lacking = [
+        f"{verb} {topic}"
+        for names, operation, verb in wanted
+        for topic in sorted(names)
+        if operation not in topics.get(topic, {operation})
+    ]
     if group is not None and AclOperation.READ not in _operations_on_group(client, group, timeout_seconds):
         lacking.append(f"be a member of group {group}")
     if lacking:
@@ -62,14 +72,6 @@ def require_permissions(
 def who(settings: Settings) -> str:
     """Return how errors call whoever the brokers take this process for."""
     return f"user {settings.kafka_sasl_username!r}" if settings.kafka_sasl_username else "this client's user"
-
-
-def _lacking(
-    allowed: dict[str, frozenset[AclOperation]], topics: Collection[str], operation: AclOperation
-) -> Iterator[str]:
-    for topic in sorted(topics):
-        if operation not in allowed.get(topic, {operation}):
-            yield f"{operation.name.lower()} {topic}"
 
 
 def _client(settings: Settings, log: LogFunction) -> AdminClient:

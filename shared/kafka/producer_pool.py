@@ -19,12 +19,15 @@ from omnibase_infra.shared.kafka.producer_config import DEFAULT_OPTIONS, Produce
 from omnibase_infra.shared.kafka.producer_counters import ProducerCounters
 from omnibase_infra.shared.kafka.producer_watch import ProducerWatch
 from omnibase_infra.shared.kafka.sasl_login import SaslLogin
+from omnibase_infra.shared.kafka.security import GRANT_HINT
 from omnibase_infra.shared.kafka.statistics import ClientStatistics
 from omnibase_infra.shared.kafka.topic_check import brokers_answer
 
 CLOSE_SECONDS: Final = 10.0
 _JOIN_SECONDS: Final = PURGE_SECONDS + 3.0
 _REASONS_SHOWN: Final = 3
+# What brokers say of a topic that this user may not write.
+_UNAUTHORISED: Final = "authorization failed"
 
 
 class ProducerHealth(msgspec.Struct, frozen=True):
@@ -232,4 +235,8 @@ def _delivery_error(failures: Mapping[int, str], records: Sequence[OutboundRecor
     ordered = dict(sorted(failures.items()))
     reasons = list(dict.fromkeys(f"{records[index].topic}: {reason}" for index, reason in ordered.items()))
     shown = "; ".join(reasons[:_REASONS_SHOWN]) + ("; …" if len(reasons) > _REASONS_SHOWN else "")
-    return DeliveryError(f"{len(failures)} of {len(records)} records were not confirmed: {shown}", errors=ordered)
+    return DeliveryError(
+        f"{len(failures)} of {len(records)} records were not confirmed: {shown}",
+        errors=ordered,
+        hint=GRANT_HINT if any(_UNAUTHORISED in reason for reason in reasons) else "",
+    )

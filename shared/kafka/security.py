@@ -33,6 +33,7 @@ _PROPERTIES: Final[Mapping[str, str]] = {
     "kafka_oauth_client_secret": "sasl.oauthbearer.client.secret",
     "kafka_oauth_scope": "sasl.oauthbearer.scope",
 }
+GRANT_HINT: Final = "an administrator grants what contracts need by `omninode acls apply`"
 SECRET_PROPERTIES: Final = frozenset({"ssl.key.password", "sasl.password", "sasl.oauthbearer.client.secret"})
 
 

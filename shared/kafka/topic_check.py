@@ -75,9 +75,15 @@ def require_topics(
 
     Raises:
         TopicMissingError: one line that names every missing topic.
+        ClusterRefusedError: this user may not see some of them, there or not.
         SettingsError, KafkaAccessError, DependencyUnavailableError: see `missing_topics`.
     """
     if missing := missing_topics(settings, topics, log=log, timeout_seconds=timeout_seconds):
+        if settings.kafka_security_protocol != "PLAINTEXT":
+            # A topic that one may not see looks like one that is not there. Imported here: it takes a while.
+            from omnibase_infra.shared.kafka.permissions import require_permissions
+
+            require_permissions(settings, sees=missing, log=log, timeout_seconds=timeout_seconds)
         raise TopicMissingError(
             f"{len(missing)} of {len(topics)} topics do not exist on {settings.kafka_bootstrap_servers}, "
             f"or are not visible to this client: {', '.join(missing)}",

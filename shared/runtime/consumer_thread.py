@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from omnibase_infra.shared.core.errors import (
+    ClusterRefusedError,
     CorruptLogError,
     DependencyUnavailableError,
     OffsetOutOfRangeError,
@@ -23,6 +24,7 @@ from omnibase_infra.shared.core.errors import (
     TopicMissingError,
 )
 from omnibase_infra.shared.core.naming import TopicName
+from omnibase_infra.shared.kafka.security import GRANT_HINT
 from omnibase_infra.shared.observability.log_events import LogEvent
 from omnibase_infra.shared.observability.worker_metrics import WorkerMetrics
 from omnibase_infra.shared.runtime.assignment import Assignment, OpenParking, RetryTopic
@@ -403,6 +405,8 @@ def _named(error: BaseException) -> BaseException:
     if isinstance(error, OmnibaseError) or not isinstance(error, KafkaException):
         return error
     cause = error.args[0]
-    named = DependencyUnavailableError(f"the Kafka consumer failed: {cause.str()}", dependency="kafka")
+    named: OmnibaseError = DependencyUnavailableError(f"the Kafka consumer failed: {cause.str()}", dependency="kafka")
+    if cause.code() in _AUTHORISATION_ERRORS:
+        named = ClusterRefusedError(f"the brokers do not let this worker read on: {cause.str()}", hint=GRANT_HINT)
     named.__cause__ = error
     return named
