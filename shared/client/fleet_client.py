@@ -35,6 +35,7 @@ from omnibase_infra.shared.kafka.client_log import LogFunction
 from omnibase_infra.shared.kafka.consumer_factory import ConsumerOptions, create_consumer
 from omnibase_infra.shared.kafka.producer_config import HEADROOM_BYTES, ProducerOptions
 from omnibase_infra.shared.kafka.producer_pool import ProducerPool
+from omnibase_infra.shared.kafka.sasl_login import SaslLogin
 from omnibase_infra.shared.kafka.topic_check import require_topics
 from omnibase_infra.shared.models.infrastructure.model_error_response import ModelErrorResponse
 
@@ -78,6 +79,7 @@ class FleetClient:
         max_waiting: int = MAX_WAITING,
         linger_ms: float = 1,
         delivery_timeout_seconds: float = DELIVERY_SECONDS,
+        login: SaslLogin | None = None,
     ) -> None:
         """Prepare the client; nothing connects before the first call.
 
@@ -88,6 +90,7 @@ class FleetClient:
             max_waiting: requests that wait for answers at the same time, at least one; further ones wait for a turn.
             linger_ms: how long a command may wait for others to share a network request with.
             delivery_timeout_seconds: how long the broker's confirmation may take.
+            login: followed, so that the Kafka password may change while the client lives; default: the settings' for good.
 
         Raises:
             SettingsError: no broker is set, or the security settings do not fit together.
@@ -95,6 +98,7 @@ class FleetClient:
         if max_waiting < 1:
             raise ValueError(f"at least one request may wait, not {max_waiting}")
         self._settings = settings
+        self._login = login
         self._realm = settings.realm
         self._writer = CommandWriter(settings.realm, CLIENT)
         self._log = log or _standard_log
@@ -110,6 +114,7 @@ class FleetClient:
             options=ProducerOptions(
                 linger_ms=linger_ms, statistics_seconds=0, delivery_timeout_seconds=delivery_timeout_seconds
             ),
+            login=login,
         )
         self._pending = PendingAnswers()
         # A queue and no semaphore, which looks through all who wait each time it wakes one.
@@ -166,6 +171,7 @@ class FleetClient:
             UnknownNodeError, UnknownOperationError: they list what there is.
             InvalidPayloadError: the payload does not fit the contract; nothing was sent.
             TopicMissingError, DependencyUnavailableError: the command topic or the brokers are not there.
+            KafkaAccessError, ClusterRefusedError: they do not let us in, or not to the topic.
             DeliveryError: the broker did not confirm; the command may run or not.
         """
         command = Command(payload=payload, key=key, subject=subject, correlationid=correlationid)
@@ -293,6 +299,7 @@ class FleetClient:
                 client_id=f"{self._client_id}-tail",
                 log=self._log,
                 options=options,
+                login=self._login,
             ),
             _topics_of(self.interface(node), stream),
             self._realm,
@@ -361,6 +368,7 @@ class FleetClient:
                 client_id=f"{self._client_id}-answers",
                 log=self._log,
                 options=ConsumerOptions(statistics_seconds=0),
+                login=self._login,
             )
             self._stream = AnswerStream(consumer, self._pending, self._limits, self._log)
             self._stream.start()
@@ -392,8 +400,9 @@ class FleetClient:
     async def _look_for(self, topics: Sequence[str], timeout_seconds: float) -> None:
         for tries_left in reversed(range(_TOPIC_TRIES)):
             try:
+                settings = self._login.settings if self._login else self._settings
                 await asyncio.to_thread(
-                    require_topics, self._settings, topics, log=self._log, timeout_seconds=timeout_seconds
+                    require_topics, settings, topics, log=self._log, timeout_seconds=timeout_seconds
                 )
             except TopicMissingError:
                 # Brokers learn of a topic a little after it was created.
