@@ -160,14 +160,16 @@ def _register_postgres(container: ONEXContainer, around: Surroundings) -> None:
     from omnibase_infra.shared.observability.statement_spans import StatementSpans
     from omnibase_infra.shared.postgres.connection_pool import PostgresConnectionPool
     from omnibase_infra.shared.postgres.effect_store import PostgresEffectStore
+    from omnibase_infra.shared.postgres.health_monitor import PostgresHealthMonitor
     from omnibase_infra.shared.postgres.inbox_retention import InboxRetention, RetentionOptions
-    from omnibase_infra.shared.postgres.metrics_export import MetricsQuerySink
+    from omnibase_infra.shared.postgres.metrics_export import MetricsHealthSink, MetricsPoolSink, MetricsQuerySink
     from omnibase_infra.shared.postgres.query_metrics import QueryMetrics
     from omnibase_infra.shared.postgres.statements import require_statements
     from omnibase_infra.shared.registry.nodes import load_statements
 
     spec, settings = around.spec, around.settings
     group = settings.realm.group(spec.worker, spec.major)
+    queries = MetricsQuerySink(around.registry, spec.worker)
 
     def make_pool(_: ONEXContainer) -> PostgresConnectionPool:
         return PostgresConnectionPool.from_settings(
@@ -175,15 +177,25 @@ def _register_postgres(container: ONEXContainer, around: Surroundings) -> None:
             application_name=spec.worker,
             credentials=_rotating_login(around.secrets),
             query_metrics=QueryMetrics(
-                sink=StatementSpans(MetricsQuerySink(around.registry, spec.worker), "postgresql")
+                slow_seconds=settings.postgres_slow_query_seconds,
+                sink=StatementSpans(queries, "postgresql"),
             ),
+            sink=MetricsPoolSink(around.registry, spec.worker),
         )
 
+    def make_store(services: ONEXContainer) -> PostgresEffectStore:
+        health = MetricsHealthSink(around.registry, spec.worker)
+        pool = services.get(PostgresConnectionPool)
+        return PostgresEffectStore(pool, group, PostgresHealthMonitor(pool, on_check=health.checked))
+
     async def check_store(store: PostgresEffectStore) -> None:
+        statements = load_statements(spec.node, spec.version)
+        queries.show_patterns(statements)
+
         async def check() -> None:
             await store.check_schema()
             async with container.get(PostgresConnectionPool).acquire() as connection:
-                await require_statements(connection, load_statements(spec.node, spec.version))
+                await require_statements(connection, statements)
 
         # A server that is just starting is asked again; one that is silent costs no more than one attempt and a bit.
         patience = settings.postgres_acquire_timeout_seconds + 1
@@ -211,7 +223,7 @@ def _register_postgres(container: ONEXContainer, around: Surroundings) -> None:
     container.register_service(
         ServiceDefinition(
             PostgresEffectStore,
-            lambda services: PostgresEffectStore(services.get(PostgresConnectionPool), group),
+            make_store,
             depends_on=(PostgresConnectionPool,),
             start=check_store,
         )

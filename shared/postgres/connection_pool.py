@@ -22,6 +22,7 @@ from omnibase_infra.shared.core.errors import (
     ConfigurationError,
     DependencyBusyError,
     DependencyUnavailableError,
+    OmnibaseError,
     SettingsError,
     TransientError,
 )
@@ -316,7 +317,7 @@ class PostgresConnectionPool:
         delay, longest = _FLOOR_RETRY_SECONDS
         while True:
             try:
-                await self._touch(self.options.minimum - self._in_use)
+                await self._touch()
             except (DependencyUnavailableError, TransientError):
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, longest)
@@ -327,11 +328,18 @@ class PostgresConnectionPool:
                 delay = _FLOOR_RETRY_SECONDS[0]
                 await asyncio.sleep(self.options.idle_lifetime / 3)
 
-    async def _touch(self, count: int) -> None:
-        if count <= 0 or self._pool is None:
+    async def _touch(self) -> None:
+        """Take what is free up to the minimum, make what is missing, give all back; wait for nothing that is lent."""
+        pool, maximum = self._pool, self.options.maximum
+        if pool is None:
             return
-        async with self.acquire():
-            await self._touch(count - 1)
+        held: list[Connection[asyncpg.Record]] = []
+        try:
+            while self._in_use < min(self.options.minimum, maximum) and self._in_use + self._waiting < maximum:
+                held.append(await self._take(pool))
+        finally:
+            for connection in held:
+                await self._give_back(pool, connection, full_reset=False, lease=None)
 
     async def _follow_credentials(self) -> None:
         """Replace what was made with old credentials, also connections that nobody asks for."""
@@ -339,9 +347,10 @@ class PostgresConnectionPool:
             await asyncio.sleep(self.options.credentials_interval)
             try:
                 await self._connector.look_for_new_credentials()
-            except DependencyUnavailableError as error:
+                await self._drain()
+            except (OmnibaseError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+                # Tried again at the next look; callers find out for themselves.
                 get_logger().warning(LogEvent.DEPENDENCY_UNAVAILABLE, dependency=DEPENDENCY, error=error)
-            await self._drain()
 
     async def _drain(self) -> None:
         """Close the free connections that are worn; the others are seen to when they are given back."""

@@ -1,7 +1,7 @@
 """Makes the connections of a pool: with the credentials of the moment, and with one clear error when it cannot.
 
 A login that PostgreSQL refuses is tried again at once with credentials read anew, if they have changed meanwhile. If not,
-the refusal is transient for one interval of looking for new ones, when logins worked before: in a rotation the server's
+the refusal is transient for two intervals of looking for new ones, when logins worked before: in a rotation the server's
 password may be ahead of ours. After that it is an outage by name, as it is at once for a process that never got in.
 """
 
@@ -163,7 +163,7 @@ class Connector:
             f"PostgreSQL at {parts.hostname} refused the login to {parts.path.strip('/')}: {said} ({error.sqlstate})"
         )
         source = self._credentials.name
-        if self._got_in and now - self._refused_since < self._options.credentials_interval:
+        if self._got_in and now - self._refused_since < 2 * self._options.credentials_interval:
             return DependencyBusyError(
                 message, dependency=DEPENDENCY, hint=f"it let us in before; the credentials of {source} are read again"
             )

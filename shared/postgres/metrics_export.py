@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from prometheus_client import Counter
@@ -16,9 +16,10 @@ from omnibase_infra.shared.observability.structured_logger import get_logger
 from omnibase_infra.shared.observability.worker_metrics import PoolMetrics
 from omnibase_infra.shared.postgres.connection_pool import PostgresConnectionPool
 from omnibase_infra.shared.postgres.errors import DEPENDENCY
-from omnibase_infra.shared.postgres.fingerprints import QueryPattern
+from omnibase_infra.shared.postgres.fingerprints import QueryPattern, pattern_of
 from omnibase_infra.shared.postgres.health_monitor import PostgresHealth
 from omnibase_infra.shared.postgres.pool_options import Retirement
+from omnibase_infra.shared.postgres.statements import Statement
 
 _HEALTH_VALUES: Final[Mapping[HealthState, int]] = {"healthy": 0, "degraded": 1, "unhealthy": 2}
 
@@ -70,11 +71,13 @@ class MetricsQuerySink:
                 **({"fingerprint": pattern.fingerprint, "pattern": pattern.text} if pattern is not None else {}),
             )
 
-    def show_pattern(self, statement: str, fingerprint: str) -> None:
-        """Say which fingerprint a statement of the contract has; not for SQL of other people, which has no end."""
-        self._registry.gauge(
-            metric.QUERY_PATTERN, worker=self._worker, statement=statement, fingerprint=fingerprint
-        ).set(1)
+    def show_patterns(self, statements: Iterable[Statement]) -> None:
+        """Say which fingerprints the statements of a contract have; not for SQL of other people, which has no end."""
+        for statement in statements:
+            for sql in filter(None, (statement.sql, statement.batch_sql)):
+                fingerprint = pattern_of(sql).fingerprint
+                labels = {"worker": self._worker, "statement": statement.name, "fingerprint": fingerprint}
+                self._registry.gauge(metric.QUERY_PATTERN, **labels).set(1)
 
     def _new_children(self, statement: str) -> _Children:
         labels = {"worker": self._worker, "statement": statement}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol, runtime_checkable
 
 from omnibase_infra.shared.core.errors import DependencyUnavailableError, OmnibaseError
 from omnibase_infra.shared.core.ports import EffectStore
@@ -21,6 +21,15 @@ from omnibase_infra.shared.resilience.retry_budget import RetryBudget
 
 PING_SECONDS: Final = 1.0
 PING_TIMEOUT_SECONDS: Final = 3.0
+
+
+@runtime_checkable
+class DescribesItself(Protocol):
+    """A store that knows more of its server than whether it answers. Called on the event loop; must not block."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return health, connections and the like, ready for JSON."""
+        ...
 
 
 class Dependency:
@@ -168,6 +177,16 @@ class Dependencies:
         return {
             name: "ok" if dependency.usable else (dependency.message or f"breaker {dependency.breaker.state}")
             for name, dependency in self.by_name.items()
+        }
+
+    def details(self) -> dict[str, Any]:
+        """Return what is known of each dependency, for `/info`; no secrets."""
+        return {
+            name: {
+                "breaker": one.breaker.state,
+                **(one.store.describe() if isinstance(one.store, DescribesItself) else {}),
+            }
+            for name, one in self.by_name.items()
         }
 
     @property

@@ -378,6 +378,7 @@ class Worker:
             "operations": [operation.name for operation in self.spec.operations],
             "in_flight": {"records": self._flow.records, "bytes": self._flow.bytes},
             "assignment": [work.describe() for work in works if not work.is_retry],
+            "dependencies": self._dependencies.details(),
         }
 
     def exposition(self, *, openmetrics: bool = False) -> bytes:

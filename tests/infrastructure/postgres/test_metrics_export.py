@@ -16,6 +16,7 @@ from omnibase_infra.shared.observability.worker_metrics import PoolMetrics
 from omnibase_infra.shared.postgres.connection_pool import PoolOptions, PostgresConnectionPool
 from omnibase_infra.shared.postgres.metrics_export import MetricsPoolSink, MetricsQuerySink, show_pool
 from omnibase_infra.shared.postgres.query_metrics import QueryMetrics
+from omnibase_infra.shared.postgres.statements import Statement
 from omnibase_infra.shared.testing.postgres_fixtures import PostgresDatabase
 
 
@@ -45,12 +46,21 @@ def test_statements_are_counted_under_their_names() -> None:
     structlog.reset_defaults()
 
 
-def test_a_statement_of_the_contract_shows_its_fingerprint() -> None:
+def test_statements_of_the_contract_show_their_fingerprints() -> None:
     registry = MetricsRegistry(process_metrics=False)
-    MetricsQuerySink(registry, "order-store").show_pattern("get_order", "21473078e2678aa9")
-    (line,) = [line for line in lines(registry) if line.startswith("omnibase_query_pattern{")]
-    assert 'fingerprint="21473078e2678aa9"' in line
-    assert 'statement="get_order"' in line
+    statement = Statement(
+        name="get_order",
+        sql="SELECT * FROM orders WHERE id = $1 AND note IN ($2)",
+        cardinality="one",
+        parameters=("id", "note"),
+        row=None,
+        batch_sql="SELECT * FROM orders WHERE id = ANY($1)",
+    )
+    MetricsQuerySink(registry, "order-store").show_patterns([statement])
+    shown = [line for line in lines(registry) if line.startswith("omnibase_query_pattern{")]
+    assert len(shown) == 2
+    assert all('statement="get_order"' in line for line in shown)
+    assert any('fingerprint="21473078e2678aa9"' in line for line in shown)
 
 
 async def test_gauges_follow_the_pool(postgres_test_db: PostgresDatabase) -> None:
