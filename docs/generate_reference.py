@@ -21,7 +21,7 @@ from omnibase_infra import shared, topics
 from omnibase_infra.shared.contracts.rules import Rule
 from omnibase_infra.shared.core.errors import OmnibaseError
 from omnibase_infra.shared.core.setting_catalogue import OTHER_VARIABLES, setting_entries
-from omnibase_infra.shared.observability.metric_definitions import CATALOGUE, HistogramDefinition
+from omnibase_infra.shared.observability.metric_definitions import CATALOGUE, GaugeDefinition, HistogramDefinition
 from omnibase_infra.shared.postgres import errors as postgres_errors
 
 DOCS: Final = Path(__file__).resolve().parent
@@ -68,13 +68,14 @@ def errors_page() -> Iterator[str]:
 def metrics_page() -> Iterator[str]:
     """Yield the table of metrics, in the order in which they are declared."""
     yield from table(
-        ("metric", "kind", "unit", "labels", "meaning"),
+        ("metric", "kind", "unit", "labels", "of several processes", "meaning"),
         (
             (
                 f"`{metric.name}`",
                 metric.kind,
                 metric.unit,
                 ", ".join(f"`{label}`" for label in metric.labels),
+                metric.across if isinstance(metric, GaugeDefinition) else "sum",
                 metric.meaning
                 + (f" Buckets: {_numbers(metric.buckets)}." if isinstance(metric, HistogramDefinition) else ""),
             )

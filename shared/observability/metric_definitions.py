@@ -14,6 +14,7 @@ from omnibase_infra.shared.core.errors import ConfigurationError
 
 MetricKind = Literal["counter", "gauge", "histogram"]
 MetricUnit = Literal["records", "seconds", "bytes", "connections", "partitions", "events", "state", "lines", "spans"]
+Across = Literal["sum", "max", "min"]
 
 PREFIX: Final = "omnibase_"
 
@@ -52,7 +53,13 @@ class CounterDefinition(MetricDefinition, frozen=True):
 
 
 class GaugeDefinition(MetricDefinition, frozen=True):
-    """A value that goes up and down."""
+    """A value that goes up and down.
+
+    `across` says what the values of a node's processes make together: their sum, or the highest or lowest where each
+    process tells the same thing, or the worst one is what matters.
+    """
+
+    across: Across = "sum"
 
     kind = "gauge"
 
@@ -155,6 +162,9 @@ LOG_LINES_SUPPRESSED: Final = CounterDefinition(
 LOG_LINES_LOST: Final = CounterDefinition(
     "omnibase_log_lines_lost_total", "Log lines the output refused, for example a closed pipe.", "lines"
 )
+PROCESSES: Final = GaugeDefinition(
+    "omnibase_processes", "Processes that are added up; only on the page that `omninode metrics` makes.", "events"
+)
 SPANS_EXPORTED: Final = CounterDefinition("omnibase_spans_exported_total", "Spans the collector has taken.", "spans")
 SPANS_DROPPED: Final = CounterDefinition(
     "omnibase_spans_dropped_total",
@@ -167,6 +177,7 @@ BUILD_INFO: Final = GaugeDefinition(
     "Always 1; the labels say what runs.",
     "state",
     ("worker", "version", "contract", "python"),
+    across="max",
 )
 
 # --- the consumer group ---------------------------------------------------------------------------------------------
@@ -181,7 +192,10 @@ COMMIT_FAILURES: Final = CounterDefinition(
     "omnibase_commit_failures_total", "Offset commits that failed and will be repeated.", "events"
 )
 COMMIT_AGE_SECONDS: Final = GaugeDefinition(
-    "omnibase_commit_age_seconds", "Time since the last accepted commit while finished records wait for one.", "seconds"
+    "omnibase_commit_age_seconds",
+    "Time since the last accepted commit while finished records wait for one.",
+    "seconds",
+    across="max",
 )
 REBALANCES: Final = CounterDefinition(
     "omnibase_rebalances_total", "Rebalance callbacks: assigned, revoked or lost.", "events", ("worker", "event")
@@ -192,7 +206,11 @@ REBALANCE_SECONDS: Final = HistogramDefinition(
 
 # --- dependencies ---------------------------------------------------------------------------------------------------
 BREAKER_STATE: Final = GaugeDefinition(
-    "omnibase_breaker_state", "Circuit breaker: 0 closed, 1 half-open, 2 open.", "state", _DEPENDENCY
+    "omnibase_breaker_state",
+    "Circuit breaker: 0 closed, 1 half-open, 2 open.",
+    "state",
+    _DEPENDENCY,
+    across="max",
 )
 BREAKER_TRIPS: Final = CounterDefinition(
     "omnibase_breaker_trips_total", "Times the circuit breaker opened.", "events", _DEPENDENCY
@@ -220,6 +238,7 @@ RETRY_BUDGET_LEFT: Final = GaugeDefinition(
     "Retries the budget lets through at once; below 0: reserved ahead.",
     "events",
     _DEPENDENCY,
+    across="min",
 )
 THROTTLED: Final = CounterDefinition(
     "omnibase_throttled_total",
@@ -268,7 +287,11 @@ POOL_OVERDUE: Final = CounterDefinition(
     _DEPENDENCY,
 )
 DEPENDENCY_HEALTH: Final = GaugeDefinition(
-    "omnibase_dependency_health", "Health when last looked: 0 healthy, 1 degraded, 2 unhealthy.", "state", _DEPENDENCY
+    "omnibase_dependency_health",
+    "Health when last looked: 0 healthy, 1 degraded, 2 unhealthy.",
+    "state",
+    _DEPENDENCY,
+    across="max",
 )
 DEPENDENCY_ROUND_TRIP_SECONDS: Final = HistogramDefinition(
     "omnibase_dependency_round_trip_seconds", "Round trip of a health check.", "seconds", _DEPENDENCY
@@ -295,18 +318,25 @@ QUERY_PATTERN: Final = GaugeDefinition(
     "Always 1; says which fingerprint a statement has.",
     "state",
     ("worker", "statement", "fingerprint"),
+    across="max",
 )
 
 INBOX_DAYS: Final = GaugeDefinition(
-    "omnibase_inbox_days", "Partitions of the inbox, one a day; grows when days are no longer dropped.", "partitions"
+    "omnibase_inbox_partitions",
+    "Partitions of the inbox, one a day; grows when days are no longer dropped.",
+    "partitions",
+    across="max",
 )
 INBOX_DEFAULT_RECORDS: Final = GaugeDefinition(
     "omnibase_inbox_default_records",
     "Messages whose day had no partition of its own, counted up to 10,000; grows when days are no longer added.",
     "records",
+    across="max",
 )
 INBOX_DAYS_DROPPED: Final = CounterDefinition(
-    "omnibase_inbox_days_dropped_total", "Days dropped from inbox and outbox, their retention being over.", "partitions"
+    "omnibase_inbox_partitions_dropped_total",
+    "Days dropped from inbox and outbox, their retention being over.",
+    "partitions",
 )
 INBOX_MAINTENANCE_FAILURES: Final = CounterDefinition(
     "omnibase_inbox_maintenance_failures_total",
@@ -326,6 +356,7 @@ SECRET_EXPIRY: Final = GaugeDefinition(
     "Unix time at which a secret ends unless it is renewed before; absent for one without an end.",
     "seconds",
     ("worker", "setting"),
+    across="min",
 )
 
 # --- the producer ---------------------------------------------------------------------------------------------------

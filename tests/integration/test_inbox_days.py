@@ -47,8 +47,8 @@ async def test_days_come_and_go_while_commands_are_answered(fleet: Fleet) -> Non
         await eventually(only_days_in_use, "the old days are gone and the new ones are there", 30.0)
     finally:
         await connection.close()
-    dropped = [await asyncio.to_thread(metric, worker, "omnibase_inbox_days_dropped_total") for worker in workers]
-    days_seen = [await asyncio.to_thread(metric, worker, "omnibase_inbox_days") for worker in workers]
+    dropped = [await asyncio.to_thread(metric, worker, "omnibase_inbox_partitions_dropped_total") for worker in workers]
+    days_seen = [await asyncio.to_thread(metric, worker, "omnibase_inbox_partitions") for worker in workers]
     assert sum(dropped) == 3
     assert min(days_seen) >= 5
     assert [worker.terminate() for worker in workers] == [0, 0]

@@ -610,7 +610,7 @@ async def test_one_look_that_fails_is_counted_and_the_next_one_comes(
         await task
     text = registry.exposition().decode()
     assert 'omnibase_inbox_maintenance_failures_total{worker="shop"} 2.0' in text
-    assert 'omnibase_inbox_days{worker="shop"} 8.0' in text
+    assert 'omnibase_inbox_partitions{worker="shop"} 8.0' in text
     assert f"inbox_{today() + timedelta(days=6):%Y%m%d}" in await names(database_connection)
 
 
