@@ -261,11 +261,11 @@ def discard(  # noqa: PLR0913, PLR0917 - one parameter per option
 
 
 def _session(node: str, version: str | None) -> tuple[Settings, WorkerSpec]:
-    from omnibase_infra.shared.core.settings import load_settings
+    from omnibase_infra.shared.cli.process_settings import load_process_settings
     from omnibase_infra.shared.registry.nodes import load_spec
 
     spec = load_spec(node, version)
-    return load_settings(), spec
+    return load_process_settings(), spec
 
 
 def _log(settings: Settings, spec: WorkerSpec) -> DeadLetterLog:

@@ -11,8 +11,9 @@ import typer
 from omnibase_infra.shared.cli import console, exit_codes
 from omnibase_infra.shared.cli import doctor_installation as installation
 from omnibase_infra.shared.cli.doctor_report import CheckResult, CheckState, run_check, skipped
-from omnibase_infra.shared.core.errors import SettingsError
-from omnibase_infra.shared.core.settings import Settings, load_settings
+from omnibase_infra.shared.cli.process_settings import load_process_settings
+from omnibase_infra.shared.core.errors import DependencyUnavailableError, SettingsError
+from omnibase_infra.shared.core.settings import Settings
 
 app = typer.Typer(name="doctor", add_completion=False, rich_markup_mode=None)
 
@@ -65,8 +66,8 @@ def _all_checks(names: list[str], only: str | None) -> Iterator[CheckResult]:
     yield from run_check("generated files", lambda: installation.generated_files(only))
     yield from run_check("local services", installation.local_services)
     try:
-        settings = load_settings()
-    except SettingsError as error:
+        settings = load_process_settings()
+    except (SettingsError, DependencyUnavailableError) as error:
         yield CheckResult("settings", "wrong", error.message, error.hint or "set them, or run `omninode infra up`")
         yield skipped("servers", "without settings there is nobody to ask")
         return

@@ -22,7 +22,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "status": ("status", "Show the fleet at a glance: processes, lag, dead letters, and what is wrong."),
     "dlq": ("dlq", "Look at dead letters, and redrive or discard them."),
     "migrate": ("migrate", "Apply the SQL migrations of the inbox, the outbox and the nodes."),
-    "infra": ("infra", "Start and stop a local Kafka and PostgreSQL."),
+    "config": ("config", "Check and show the settings; secrets are masked."),
+    "infra": ("infra", "Start and stop a local Kafka, PostgreSQL and OpenBao."),
     "doctor": ("doctor", "Look for what is wrong, and say what to do."),
     "demo": ("demo", "Kill a worker in mid-work and prove that nothing was lost or doubled."),
 }

@@ -46,12 +46,13 @@ def migrate(
 
 
 async def _migrate(nodes: list[str], *, dry_run: bool, quiet: bool) -> list[MigrationStep]:
-    from omnibase_infra.shared.core.settings import load_settings, require_postgres
+    from omnibase_infra.shared.cli.process_settings import load_process_settings
+    from omnibase_infra.shared.core.settings import require_postgres
     from omnibase_infra.shared.postgres.inbox_retention import RetentionOptions
     from omnibase_infra.shared.postgres.migrations import infrastructure_migrations, read_migrations
     from omnibase_infra.shared.postgres.migrations import migrate as run
 
-    settings = load_settings()
+    settings = load_process_settings()
     dsn = require_postgres(settings)
     plan: list[list[Migration]] = [infrastructure_migrations()]
     plan += [read_migrations(folder.parent.name, folder / "migrations") for folder in _node_folders(nodes)]

@@ -96,14 +96,14 @@ def reset(
 
 
 def _session(node: str, version: str | None) -> tuple[Reader, TopicRegistry, TopicAdmin]:
-    from omnibase_infra.shared.core.settings import load_settings
+    from omnibase_infra.shared.cli.process_settings import load_process_settings
     from omnibase_infra.shared.kafka.admin import KafkaTopicAdmin
     from omnibase_infra.shared.registry.nodes import load_spec, node_versions
     from omnibase_infra.topics.catalogue import Reader
     from omnibase_infra.topics.topic_registry import TopicRegistry
 
     spec = load_spec(node, version)
-    settings = load_settings()
+    settings = load_process_settings()
     specs = [load_spec(item.node, ".".join(map(str, item.version))) for item in node_versions()]
     registry = TopicRegistry.from_specs(specs, settings.realm)
     return Reader(spec.worker, spec.major), registry, KafkaTopicAdmin(settings, log=console.quiet)

@@ -59,8 +59,8 @@ def publish(  # noqa: PLR0913, PLR0917 - one parameter per option
     Exit codes: 0 sent, or with --wait completed; 1 Kafka cannot be reached or did not confirm; 2 wrong node, operation,
     payload or settings; 4 no answer in time (the command may still run); 5 the worker answered failed.
     """
+    from omnibase_infra.shared.cli.process_settings import load_process_settings
     from omnibase_infra.shared.client.node_interface import load_interface
-    from omnibase_infra.shared.core.settings import load_settings
 
     with console.reported_errors():
         target = load_interface(node).operation(operation)
@@ -74,7 +74,7 @@ def publish(  # noqa: PLR0913, PLR0917 - one parameter per option
             "correlationid": correlation_id,
             "expires_in": None if expires_in is None else console.parse_seconds("--expires-in", expires_in),
         }
-        settings = load_settings()
+        settings = load_process_settings()
         if not wait:
             sent = asyncio.run(_publish(settings, node, target, payload, attributes))
             _print_sent(sent, target, settings, as_json=as_json)

@@ -34,14 +34,14 @@ def status(
     Exit codes: 0 all is well, 1 the cluster cannot be asked, 2 wrong node or settings, 3 something is wrong: a topic is
     missing, offsets do not fit, records wait for a worker that does not run, dead letters are open.
     """
-    from omnibase_infra.shared.core.settings import load_settings
+    from omnibase_infra.shared.cli.process_settings import load_process_settings
     from omnibase_infra.shared.kafka.admin import KafkaTopicAdmin
     from omnibase_infra.topics.fleet_status import fleet_status
     from omnibase_infra.topics.topic_registry import TopicRegistry
 
     with console.reported_errors():
         seconds = console.parse_seconds("--timeout", timeout)
-        settings = load_settings()
+        settings = load_process_settings()
         specs = _fleet()
         chosen = _chosen(nodes or (), specs)
         registry = TopicRegistry.from_specs(specs, settings.realm)

@@ -43,7 +43,7 @@ def tail(  # noqa: PLR0913, PLR0917 - one parameter per option
     Joins no consumer group and commits nothing: workers do not notice. Exit codes: 0 stopped as asked, 1 Kafka cannot
     be reached, 2 wrong node, settings, or a topic is missing.
     """
-    from omnibase_infra.shared.core.settings import load_settings
+    from omnibase_infra.shared.cli.process_settings import load_process_settings
     from omnibase_infra.shared.registry.nodes import load_spec
 
     with console.reported_errors():
@@ -59,7 +59,7 @@ def tail(  # noqa: PLR0913, PLR0917 - one parameter per option
             "correlationid": correlation_id,
         }
         try:
-            asyncio.run(_follow(load_settings(), node, options, limit, as_json=as_json))
+            asyncio.run(_follow(load_process_settings(), node, options, limit, as_json=as_json))
         except KeyboardInterrupt:
             return
 

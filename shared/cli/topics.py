@@ -187,10 +187,10 @@ class _Session:
     """The realm, its catalogue and its cluster, from the settings of this process."""
 
     def __init__(self, nodes: Sequence[str] | None) -> None:
-        from omnibase_infra.shared.core.settings import load_settings
+        from omnibase_infra.shared.cli.process_settings import load_process_settings
         from omnibase_infra.shared.kafka.admin import KafkaTopicAdmin
 
-        settings = load_settings()
+        settings = load_process_settings()
         self.realm = settings.realm
         self.registry = _registry(settings)
         self.catalogue = _of_nodes(self.registry.catalogue, nodes)

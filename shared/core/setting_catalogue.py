@@ -19,14 +19,17 @@ SECTIONS: Final = (
     ("Secrets", ("vault_", "secrets_")),
     ("Logs", ("log_",)),
     ("Traces", ("otlp_", "trace_")),
+    ("Traces", ("otlp_", "trace_")),
     ("Process", ("",)),
 )
 # Variables that are no settings of a process, each with its meaning.
 OTHER_VARIABLES: Final = {
-    "OMNIBASE_STATE_DIR": "Folder of local servers and of the file `env`, in place of the nearest `.omnibase`.",
-    "OMNIBASE_CONSUL_ADDR": "A Consul agent, for `omninode infra status`.",
-    "OMNIBASE_UPDATE_GOLDEN": "Tests only: write the generator's expected output anew.",
-    "OMNIBASE_SIMULATION_SEEDS": "Tests only: how many seeds the simulation runs.",
+    "OMNIBASE_STATE_DIR": "Where local servers keep their state and the file `env`. Default: the nearest `.omnibase` "
+    "folder upwards, else one beside the nearest `pyproject.toml` or `.git`.",
+    "OMNIBASE_CONSUL_ADDR": "A Consul agent run by someone else; `omninode infra status` shows it.",
+    "XDG_CACHE_HOME": "Where Kafka's jars and start-up cache are kept. Default: `~/.cache`.",
+    "OMNIBASE_UPDATE_GOLDEN": "Tests of the generator: `1` writes the golden files anew instead of comparing.",
+    "OMNIBASE_SIMULATION_SEEDS": "Tests: how many seeds the simulation of the runtime runs.",
 }
 _UNITS: Final = (("_seconds", "seconds"), ("_days", "days"), ("_bytes", "bytes"), ("_records", "records"))
 _TYPES: Final = {

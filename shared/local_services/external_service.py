@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from omnibase_infra.shared.core.errors import SettingsError
-from omnibase_infra.shared.core.settings import environment_values, load_settings
+from omnibase_infra.shared.core.settings import environment_values, load_settings, secret_names, secret_value
 from omnibase_infra.shared.local_services.dependency_checks import (
     CheckResult,
     check_consul,
@@ -34,8 +34,11 @@ KAFKA_CLIENT_SETTINGS = {
 def _check_kafka(address: str) -> CheckResult:
     # The realm is of no account here, and may not be set yet.
     settings = load_settings(env="dev")
-    values: dict[str, Any] = {name: getattr(settings, field) for field, name in KAFKA_CLIENT_SETTINGS.items()}
-    plain = {name: getattr(value, "get_secret_value", value.__str__)() for name, value in values.items() if value}
+    values: dict[str, Any] = {
+        name: secret_value(settings, field) if field in secret_names() else getattr(settings, field)
+        for field, name in KAFKA_CLIENT_SETTINGS.items()
+    }
+    plain = {name: str(value) for name, value in values.items() if value}
     return check_kafka({"bootstrap.servers": address, **plain})
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from omnibase_infra.shared.core.errors import SettingsError
-from omnibase_infra.shared.core.settings import Settings
+from omnibase_infra.shared.core.settings import Settings, secret_value
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
@@ -84,7 +84,7 @@ def _http(settings: Settings, url: str, headers: dict[str, str]) -> SpanExporter
 
 
 def _headers(settings: Settings) -> dict[str, str]:
-    text = settings.otlp_headers.get_secret_value() if settings.otlp_headers is not None else ""
+    text = secret_value(settings, "otlp_headers") or ""
     headers: dict[str, str] = {}
     for pair in filter(None, (part.strip() for part in text.split(","))):
         name, separator, value = pair.partition("=")

@@ -46,6 +46,17 @@ def test_only_settings_reads_the_environment() -> None:
     assert set(readers) <= allowed
 
 
+def test_only_settings_takes_a_secret_out_so_that_no_reference_passes_for_one() -> None:
+    takers = {
+        path.relative_to(ROOT).as_posix(): path.read_text()
+        for path in MODULES
+        if not path.relative_to(ROOT).as_posix().startswith("shared/testing/")
+    }
+    found = {name: text.count(".get_secret_value()") for name, text in takers.items() if ".get_secret_value()" in text}
+    assert set(found) <= {"shared/core/settings.py", "shared/kafka/security.py"}
+    assert found.get("shared/kafka/security.py", 0) <= 1, "whether one is set; what it is says `secret_value`"
+
+
 def test_no_module_swallows_every_exception() -> None:
     swallowing = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
