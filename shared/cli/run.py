@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping
@@ -65,6 +64,7 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
     from omnibase_infra.shared.observability.structured_logger import configure_logging, get_logger
     from omnibase_infra.shared.registry.container import ONEXContainer
     from omnibase_infra.shared.registry.nodes import load_node
+    from omnibase_infra.shared.runtime.garbage_collection import tune_collector
     from omnibase_infra.shared.runtime.health_server import HealthServer
     from omnibase_infra.shared.runtime.watchdog import Watchdog
     from omnibase_infra.shared.runtime.worker import Worker
@@ -121,7 +121,7 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
         worker.watched_by(lambda: watchdog.blocked_seconds)
         _stop_on_signals(worker.request_stop)
         await _check_topics(spec, settings, client_log)
-        _tune_collector()
+        tune_collector()
         await worker.run()
         log.info(LogEvent.WORKER_STOPPED)
 
@@ -269,13 +269,6 @@ def _client_log(log: Any) -> LogFunction:
         log.log(level, event, **fields)
 
     return write
-
-
-def _tune_collector() -> None:
-    """Collect seldom: records make no cycles, and scanning those in flight cost a fifth of a no-op worker's time."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
 
 
 def _stop_on_signals(stop: Callable[[], None]) -> None:
