@@ -11,7 +11,7 @@ NODE ?=
 # Test processes side by side, each with servers of its own; most tests wait for servers rather than compute.
 JOBS ?= 2
 
-.PHONY: help setup demo up down run-worker generate check lint test bench bench-inbox clean lock
+.PHONY: help setup demo up down run-worker generate check lint test faults redrive-load bench bench-inbox clean lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[36m%-12s\033[0m %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ test: check ## everything CI runs: checks, then all tests on real servers
 
 faults: $(STAMP) ## put every fault on real workers; print what was lost or doubled (ARGS="--soak 30 --seed 1": for long)
 	@env -u PYTHONSAFEPATH $(BIN)/python -m tests.faults.bench $(ARGS)
+
+redrive-load: $(STAMP) ## group, list and redrive 100,000 dead letters beside live load, interrupted and killed
+	@OMNIBASE_TEST_DEAD_LETTERS=100000 $(BIN)/pytest -s -q tests/integration/test_redrive_under_load.py
 
 bench: $(STAMP) ## measure, side by side in one run, into docs/benchmarks.md (ARGS=--quick: a short look)
 	@env -u PYTHONSAFEPATH $(BIN)/python -m tests.performance.bench $(ARGS)

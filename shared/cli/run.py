@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -64,8 +63,8 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
     from omnibase_infra.shared.registry.container import ONEXContainer
     from omnibase_infra.shared.registry.nodes import load_node
     from omnibase_infra.shared.resilience.process_wide import process_resilience
+    from omnibase_infra.shared.runtime.garbage_collection import tune_collector
     from omnibase_infra.shared.runtime.health_server import HealthServer
-    from omnibase_infra.shared.runtime.watchdog import Watchdog
     from omnibase_infra.shared.runtime.worker import Worker
     from omnibase_infra.shared.secrets import RotatingSecrets
 
@@ -127,13 +126,10 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
         await server.start()
         stack.push_async_callback(server.close)
         log.info(LogEvent.HEALTH_SERVER_STARTED, address=f"http://{settings.health_host}:{server.port}")
-        watchdog = Watchdog(worker.instruments, log)
-        watchdog.start()
-        stack.callback(watchdog.stop)
-        worker.watched_by(lambda: watchdog.blocked_seconds)
+        _watch(worker, log, stack)
         _stop_on_signals(worker.request_stop)
         await _check_topics(spec, settings, client_log)
-        _tune_collector()
+        tune_collector()
         await worker.run()
         log.info(LogEvent.WORKER_STOPPED)
 
@@ -150,6 +146,16 @@ def _tracing(spec: WorkerSpec, settings: Settings, registry: MetricsRegistry, st
     if tracing is not None:
         stack.push_async_callback(tracing.aclose, _LAST_SPANS_SECONDS)
     return tracing
+
+
+def _watch(worker: Worker, log: Any, stack: AsyncExitStack) -> None:
+    """Have a thread notice when the event loop is blocked."""
+    from omnibase_infra.shared.runtime.watchdog import Watchdog
+
+    watchdog = Watchdog(worker.instruments, log)
+    watchdog.start()
+    stack.callback(watchdog.stop)
+    worker.watched_by(lambda: watchdog.blocked_seconds)
 
 
 def _show_pools(container: ONEXContainer, worker: Worker) -> None:
@@ -210,13 +216,6 @@ def _client_log(log: Any) -> LogFunction:
         log.log(level, event, **fields)
 
     return write
-
-
-def _tune_collector() -> None:
-    """Collect seldom: records make no cycles, and scanning those in flight cost a fifth of a no-op worker's time."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
 
 
 def _stop_on_signals(stop: Callable[[], None]) -> None:

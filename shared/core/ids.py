@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 import time
 import uuid
+from hashlib import sha1
+from typing import Final
 
 # UUIDv5 namespace of this project's derived ids; part of the wire format, never to change.
 DERIVED_ID_NAMESPACE = uuid.UUID("5f0e6a3c-8f5b-5f0c-9a39-0d1f6c1f8e11")
+_NAMESPACE_BYTES: Final = DERIVED_ID_NAMESPACE.bytes
+# The digit that holds the variant (RFC 9562, section 4.1): its two high bits are 10.
+_VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 def original_id() -> str:
@@ -28,7 +33,9 @@ def derived_id(
     A redelivered or retried cause so produces the same output ids, which is what lets consumers drop repeats.
     """
     name = "\0".join((source, cause_id, worker, step, str(index), event_type, redrive_id))
-    return str(uuid.uuid5(DERIVED_ID_NAMESPACE, name))
+    # `uuid.uuid5` written out, at half its cost: every answer takes one.
+    text = sha1(_NAMESPACE_BYTES + name.encode(), usedforsecurity=False).hexdigest()
+    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:32]}"
 
 
 def uuid7_milliseconds(value: str) -> int | None:

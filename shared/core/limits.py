@@ -44,8 +44,10 @@ class DecodeLimits(msgspec.Struct, frozen=True):
             raise UndecodableError(f"the value has {size} bytes, at most {self.max_bytes} are decoded")
         if not value:
             raise UndecodableError("the value is empty, expected a CloudEvents 1.0 envelope in JSON")
-        # Brackets and colons inside strings only make the cheap count too high, never too low.
-        if value.count(b"{") + value.count(b"[") > self.max_depth and (depth := _depth(value)) > self.max_depth:
+        # Brackets and colons inside strings only make the cheap count too high, never too low. To find that there is
+        # no array is ten times as fast as to count none.
+        opened = value.count(b"{") + (value.count(b"[") if b"[" in value else 0)
+        if opened > self.max_depth and (depth := _depth(value)) > self.max_depth:
             raise UndecodableError(f"nested {depth} levels deep, at most {self.max_depth} are decoded")
         # A field takes four bytes at least (`"":0`), so small documents need no count.
         if size > 4 * self.max_fields and value.count(b":") > self.max_fields < (fields := _fields(value)):

@@ -131,11 +131,11 @@ class Completion:
             return
         self._lanes.finish(records)
         self._limit.finished(len(records) - dead)
-        topics = [record.work.topic for record in records]
-        for name in set(topics):
-            self._metrics.topics[name].finished.inc(topics.count(name))
+        works = [record.work for record in records]
+        for work in set(works):  # few, and most often one
+            self._metrics.topics[work.topic].finished.inc(works.count(work))
         if dead:
-            self._metrics.topics[topics[0]].dead.inc(dead)
+            self._metrics.topics[works[0].topic].dead.inc(dead)
         self.count(lane, "completed", len(records) - failed - dead)
         self.count(lane, "failed", failed - dead)
         self.count(lane, "inbox_hits", repeated)
@@ -144,7 +144,7 @@ class Completion:
         if operation is not None:
             now = time.time() * 1000
             operation.end_to_end_seconds.observe_many(
-                [max(0.0, now - record.timestamp_ms) / 1000 for record in records]
+                [(now - at) / 1000 if (at := record.timestamp_ms) < now else 0.0 for record in records]
             )
 
     def count(self, lane: Lane, counter: str, amount: int) -> None:

@@ -237,6 +237,8 @@ class ConsumerThread(threading.Thread):
         parked: list[Record] = []
         works = self.works
         size = 0
+        latest: PartitionWork | None = None
+        batch: list[Record] = []
         for message in messages:
             if message.error() is not None:
                 self._check(message)
@@ -260,10 +262,9 @@ class ConsumerThread(threading.Thread):
                 continue
             records.append(record)
             size += record.size
-            if work in batches:
-                batches[work].append(record)
-            else:
-                batches[work] = [record]
+            if work is not latest:  # what the client fetched of a partition comes in one piece
+                latest, batch = work, batches.setdefault(work, [])
+            batch.append(record)
         if records:
             for work, batch in batches.items():
                 work.enter(batch)

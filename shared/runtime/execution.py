@@ -155,19 +155,29 @@ class Execution:
         self, lane: Lane, records: Sequence[Record], requests: Sequence[Any], session: EffectSession | None
     ) -> list[Any]:
         """Return an outcome per record: what was refused before running stays, the handler gives the others."""
+        if requests and OperationFailed not in set(map(type, requests)):  # most often nothing was refused
+            return [*await self._results(lane, records, requests, session)]
         runnable = [index for index, request in enumerate(requests) if not _is_failure(request)]
         outcomes = list(requests)
         if not runnable:
             return outcomes
-        context = BatchContext([records[index].envelope for index in runnable], session, self._spec)
-        results = await lane.handler.run([requests[index] for index in runnable], context)
-        if len(results) != len(runnable):
-            raise RuntimeError(
-                f"{lane.operation.name}: the handler returned {len(results)} outcomes for {len(runnable)} requests"
-            )
+        chosen = [records[index] for index in runnable]
+        results = await self._results(lane, chosen, [requests[index] for index in runnable], session)
         for index, result in zip(runnable, results, strict=True):
             outcomes[index] = result
         return outcomes
+
+    async def _results(
+        self, lane: Lane, records: Sequence[Record], requests: Sequence[Any], session: EffectSession | None
+    ) -> Sequence[Any]:
+        """Return what the handler makes of requests, one outcome each."""
+        context = BatchContext([record.envelope for record in records], session, self._spec)
+        results = await lane.handler.run(requests, context)
+        if len(results) != len(requests):
+            raise RuntimeError(
+                f"{lane.operation.name}: the handler returned {len(results)} outcomes for {len(requests)} requests"
+            )
+        return results
 
     def _requests(self, lane: Lane, records: Sequence[Record]) -> list[Any]:
         """Return the request model of each record, or the failure that a rejected command is answered with."""
@@ -194,13 +204,13 @@ class Execution:
         operation = lane.operation
         if not operation.answer_topic:
             return [
-                Settled(record, (), failed=_is_failure(outcome))
+                Settled(record, (), failed=type(outcome) is OperationFailed)
                 for record, outcome in zip(records, outcomes, strict=True)
             ]
         now = clock.rfc3339(time.time())
         of = self._answers.of
         return [
-            Settled(record, of(record, operation, outcome, now), failed=_is_failure(outcome))
+            Settled(record, of(record, operation, outcome, now), failed=type(outcome) is OperationFailed)
             for record, outcome in zip(records, outcomes, strict=True)
         ]
 

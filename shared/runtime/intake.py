@@ -63,7 +63,7 @@ class Intake:
     def _check_place(self, envelope: Envelope) -> None:
         """Refuse what belongs to another realm or tenant, or wants its answer where none may go."""
         source = envelope.source
-        if source.startswith(_OWN_SOURCES) and not source.startswith(self._realm_source):
+        if not source.startswith(self._realm_source) and source.startswith(_OWN_SOURCES):
             raise ForbiddenError(f"source {source[:120]!r} is of another realm, expected {self._realm_source!r}…")
         if envelope.tenantid is not None and envelope.tenantid != self._tenant:
             raise ForbiddenError(f"tenantid {envelope.tenantid[:60]!r} is not this realm's tenant")

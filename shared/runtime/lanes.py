@@ -191,9 +191,10 @@ class Lanes:
     def submit(self, record: Record) -> None:
         """Run the record now if its key is free, else queue it behind its key. A null key has no order."""
         key = record.key
-        assert record.lane is not None
-        ordered = key is not None and record.lane.operation.ordering != "none"
-        parking = record.work.parking
+        lane, work = record.lane, record.work
+        assert lane is not None
+        ordered = key is not None and lane.operation.ordering != "none"
+        parking = work.parking
         if (
             parking is not None
             and (parking.keys or record.offset < parking.known_below)
@@ -201,12 +202,12 @@ class Lanes:
         ):
             return
         if key is None or not ordered:
-            record.lane.push(record)
+            lane.push(record)
             return
-        busy = record.work.busy
+        busy = work.busy
         if key not in busy:
             busy[key] = None
-            record.lane.push(record)
+            lane.push(record)
             return
         waiting = busy[key]
         if waiting is None:

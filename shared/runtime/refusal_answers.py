@@ -50,6 +50,11 @@ class RefusalAnswers:
             )
             for one in spec.operations
         }
+        # Whoever asks for another version waits for an answer of that version.
+        self._other_versions = {
+            (topic, _without_version(event_type)): msgspec.structs.replace(answering, failed_type="")
+            for (topic, event_type), answering in self._known.items()
+        }
 
     def of(self, record: Record, error: BaseException) -> tuple[OutboundRecord, ...]:
         """Return the answer to a refused record, if it gets one.
@@ -61,20 +66,29 @@ class RefusalAnswers:
         topic = record.work.source_topic
         if envelope is None or topic not in self._command_topics or isinstance(error, IdReusedError):
             return ()
-        operation: OperationSpec = self._known.get((topic, envelope.type), self._unknown)
         asked = Record(record.work, record.offset, record.timestamp_ms, record.key, None, None)
         asked.envelope, asked.origin, asked.attempts = self._answerable(envelope), record.origin, record.attempts
-        answers = self._answers.of(asked, operation, _failure(record, error), clock.rfc3339(time.time()))
+        answers = self._answers.of(
+            asked, self._answering(topic, envelope.type), _failure(record, error), clock.rfc3339(time.time())
+        )
         return tuple(
             OutboundRecord(one.topic, one.value, one.key, STRUCTURED_HEADERS)
             for one in answers
             if len(one.value) + len(one.key or b"") <= self._answers.max_bytes
         )
 
+    def _answering(self, topic: str, event_type: str) -> OperationSpec:
+        known = self._known.get((topic, event_type))
+        return known or self._other_versions.get((topic, _without_version(event_type)), self._unknown)
+
     def _answerable(self, envelope: Envelope) -> Envelope:
         """Return the envelope without what the answer must not take from it: a topic or a tenant that is not ours."""
         replyto = envelope.replyto if envelope.replyto in self._reply_topics else None
         return msgspec.structs.replace(envelope, replyto=replyto, tenantid=self._tenant)
+
+
+def _without_version(event_type: str) -> str:
+    return event_type.rpartition(".")[0]
 
 
 def _failure(record: Record, error: BaseException) -> OperationFailed:

@@ -15,8 +15,10 @@ from omnibase_infra.shared.runtime.records import Record
 _LAST_DAY_MS = 253_402_128_000_000  # 9999-12-30; the day after stands for infinity in some drivers
 
 
-class Settled(msgspec.Struct):
+class Settled(msgspec.Struct, gc=False):
     """A record whose outcome is durable, or needs no durability: its outputs may be produced.
+
+    Nothing refers back to it, so it cannot be part of a cycle and the collector need not look at it.
 
     Attributes:
         refused: set when the record itself goes to the dead-letter topic instead.

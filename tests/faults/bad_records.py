@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from confluent_kafka.admin import AdminClient
@@ -27,6 +27,10 @@ async def poison(arena: Arena) -> None:
         await arena.load.publish(30, per_second=10_000)
         await arena.load.send_poison(name, value, b"key-001")
         arena.expected_dead += 1
+    for name, value in forbidden_commands(arena).items():
+        await arena.load.publish(30, per_second=10_000)
+        await arena.load.send_poison(name, value, b"key-001", is_command=True)
+        arena.expected_dead += 1
     await arena.fleet.send_raw(None, b"key-001")  # a tombstone, which is nobody's command
     for refused in refused_commands(arena):
         await arena.fleet.send([refused])
@@ -36,12 +40,8 @@ async def poison(arena: Arena) -> None:
 
 
 def bad_values(arena: Arena) -> Mapping[str, bytes]:
-    """Return records that end as dead letters, by what is wrong with them."""
-    good = json.loads(envelopes.encode(arena.load.command("poisoned")))
-
-    def changed(**changes: Any) -> bytes:
-        return json.dumps({name: value for name, value in (good | changes).items() if value is not None}).encode()
-
+    """Return records without a readable envelope, which end as dead letters, by what is wrong with them."""
+    changed = _poisoned(arena)
     deep: Any = "deep"
     for _ in range(_DEEP):
         deep = [deep]
@@ -61,10 +61,30 @@ def bad_values(arena: Arena) -> Mapping[str, bytes]:
         "not a number": changed(id="nan", data={}).replace(b"{}", b'{"key": NaN}'),
         "a key twice": changed(id="twice", data={}).replace(b"{}", b'{"key": "a", "key": "b"}'),
         "half a surrogate": changed(id="half", data={}).replace(b"{}", b'{"key": "\\ud800"}'),
-        "another tenant": changed(id="foreign", tenantid="somebody-else"),
-        "a reply topic of nobody": changed(id="stray", replyto="onex.evt.somebody-else.results.v1"),
-        "a version of the future": changed(id="future", type="onex.cmd.fault-probe.probe.v9"),
     }
+
+
+def forbidden_commands(arena: Arena) -> Mapping[str, bytes]:
+    """Return commands that no operation may see, by their ids: each ends as a dead letter, and is answered `failed`."""
+    changed = _poisoned(arena)
+    wrongs: Mapping[str, Mapping[str, str]] = {
+        "another realm": {"source": "/omnibase/prod/client"},
+        "another tenant": {"tenantid": "somebody-else"},
+        "a reply topic of nobody": {"replyto": "onex.evt.somebody-else.results.v1"},
+        "a version of the future": {"type": "onex.cmd.fault-probe.probe.v9"},
+        "a type that is no name": {"type": "com.example.probe"},
+    }
+    return {name: changed(id=name, **wrong) for name, wrong in wrongs.items()}
+
+
+def _poisoned(arena: Arena) -> Callable[..., bytes]:
+    """Return what gives a good command's bytes with attributes replaced, or removed by None."""
+    good = json.loads(envelopes.encode(arena.load.command("poisoned")))
+
+    def changed(**changes: Any) -> bytes:
+        return json.dumps({name: value for name, value in (good | changes).items() if value is not None}).encode()
+
+    return changed
 
 
 def refused_commands(arena: Arena) -> list[envelopes.Envelope]:

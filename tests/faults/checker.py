@@ -26,7 +26,7 @@ class Input(msgspec.Struct, frozen=True):
         id: of the message; sent twice under one id, it is one input.
         key: whose sequence it belongs to; None has no order.
         sequence: its number within the key, rising.
-        is_command: whether an operation may see it; what intake refuses is a dead letter that nobody is told of.
+        is_command: whether its envelope can be read; what cannot be is a dead letter that nobody can be told of.
     """
 
     id: str
@@ -89,7 +89,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         contradictory: inputs that are in two places, such as an effect and a dead letter.
         unexplained: effects, answers and dead letters of nothing that went in.
         unanswered: finished inputs without the answer that belongs to their end.
-        misanswered: inputs with answers of different ids, or of an outcome that is not theirs.
+        misanswered: inputs with answers of different ids, of an outcome that is not theirs, or where none can be.
     """
 
     inputs: int
@@ -196,7 +196,8 @@ def _misanswered(run: Run, done: Iterable[str]) -> tuple[str, ...]:
     several = {cause for cause, own in ids.items() if len(own) > 1}
     # A completed answer promises an effect.
     empty = {cause for cause, own in outcomes.items() if "completed" in own} - set(done)
-    return _sorted(several | empty)
+    nobodys = {one.id for one in run.inputs if not one.is_command} & ids.keys()
+    return _sorted(several | empty | nobodys)
 
 
 def _sorted(ids: Iterable[str]) -> tuple[str, ...]:

@@ -127,11 +127,16 @@ class ProbeLoad:
         gone = set(ids)
         self.inputs = [one for one in self.inputs if one.id not in gone]
 
-    async def send_poison(self, name: str, value: bytes | None, key: bytes | None = None) -> None:
-        """Publish bytes that are no envelope; `name` is the input's id, carried in a header."""
+    async def send_poison(
+        self, name: str, value: bytes | None, key: bytes | None = None, *, is_command: bool = False
+    ) -> None:
+        """Publish bytes that no operation may see; `name` is the input's id, carried in a header.
+
+        Of a command, whose envelope can be read, it must be the envelope's id as well: the answer names that.
+        """
         headers = [*STRUCTURED_HEADERS, (FAULT_ID, name.encode())]
         await self._fleet.producer.send([OutboundRecord(self._fleet.spec.subscribe[0], value, key, headers)])
-        self.inputs.append(Input(name, is_command=False))
+        self.inputs.append(Input(name, is_command=is_command))
 
 
 def _input(command: Envelope) -> Input:

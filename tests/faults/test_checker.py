@@ -36,10 +36,13 @@ def without(run: Run, *ids: str) -> Run:
     )
 
 
-def test_a_dead_letter_that_intake_refused_needs_no_answer_and_one_that_an_operation_gave_up_on_does() -> None:
-    refused, tried = Input("refused", is_command=False), Input("tried")
-    report = check(Run(inputs=[refused, tried], effects=[], dead=["refused", "tried"]))
-    assert report.unanswered == ("tried",)
+def test_a_dead_letter_is_answered_if_its_envelope_can_be_read_and_else_must_not_be() -> None:
+    junk, command = Input("junk", is_command=False), Input("command")
+    run = Run(inputs=[junk, command], effects=[], dead=["junk", "command"])
+    assert check(run).unanswered == ("command",)
+    assert check(msgspec.structs.replace(run, answers=[answer("command", "failed")])).is_clean
+    both = [answer("command", "failed"), answer("junk", "failed")]
+    assert check(msgspec.structs.replace(run, answers=both)).misanswered == ("junk",)
 
 
 def test_a_run_in_which_all_went_well_is_clean_and_balances() -> None:

@@ -33,7 +33,7 @@ def order_event(fleet: Fleet, **attributes: Any) -> envelopes.Envelope:
 
 
 async def assert_dead(fleet: Fleet, value: bytes, code: str, message: str, key: bytes = b"k") -> None:
-    """Send bad bytes between two good commands: one dead letter with the bytes unchanged, two answers."""
+    """Send bad bytes between two good commands, which are answered: one dead letter with the bytes unchanged."""
     before, after = order_event(fleet), order_event(fleet)
     await fleet.send([before])
     await fleet.send_raw(value, key)
@@ -44,14 +44,27 @@ async def assert_dead(fleet: Fleet, value: bytes, code: str, message: str, key: 
     assert message.encode() in bytes(headers[TransportHeader.ERROR_MESSAGE] or b"")  # type: ignore[arg-type]
     assert (letter.value(), letter.key()) == (value, key)
     answers = await fleet.answered([before.id, after.id])
-    assert all(one.type.endswith("execute-statement-completed.v1") for cause in answers.values() for one in cause)
+    good = [one for cause in (before.id, after.id) for one in answers[cause]]
+    assert all(one.type.endswith("execute-statement-completed.v1") for one in good)
     assert await fleet.fetch_value("SELECT count(*) FROM orders.order_events") == 2
+
+
+async def assert_dead_and_answered(fleet: Fleet, changes: Mapping[str, Any], code: str, message: str) -> None:
+    """Send a command that intake refuses, as `assert_dead` does: it is answered once, on the results topic."""
+    command = order_event(fleet)
+    value = json.dumps(json.loads(envelopes.encode(command)) | changes).encode()
+    await assert_dead(fleet, value, code, message)
+    failure = await failed_answer(fleet, command)
+    assert (failure.code, failure.retryable) == (code, False)
+    assert message in failure.message
+    (answer,) = fleet.answers[command.id]
+    assert (answer.correlationid, answer.tenantid) == (command.correlationid, fleet.realm.tenant or None)
 
 
 async def failed_answer(fleet: Fleet, command: envelopes.Envelope) -> ModelErrorResponse:
     answers = await fleet.answered([command.id])
     (answer,) = answers[command.id]
-    assert answer.type.endswith("-failed.v1"), answer
+    assert "-failed.v" in answer.type, answer
     return msgspec.json.decode(answer.data, type=ModelErrorResponse)
 
 
@@ -122,15 +135,23 @@ async def test_json_that_is_no_envelope_is_dead_and_the_message_names_the_attrib
     ],
     ids=["realm", "tenant", "replyto"],
 )
-async def test_another_realm_tenant_or_answer_topic_is_dead_as_forbidden(
+async def test_another_realm_tenant_or_answer_topic_is_dead_as_forbidden_and_answered(
     fleet: Fleet, worker: WorkerProcess, changes: dict[str, Any], message: str
 ) -> None:
-    await assert_dead(fleet, changed(fleet, changes), "forbidden", message)
+    await assert_dead_and_answered(fleet, changes, "forbidden", message)
 
 
-async def test_an_unknown_major_version_is_dead_as_unsupported(fleet: Fleet, worker: WorkerProcess) -> None:
-    value = changed(fleet, {"type": "onex.cmd.postgres-adapter.execute-statement.v9"})
-    await assert_dead(fleet, value, "unsupported-version", "major version 9")
+async def test_an_unknown_major_version_is_dead_as_unsupported_and_answered(
+    fleet: Fleet, worker: WorkerProcess
+) -> None:
+    changes = {"type": "onex.cmd.postgres-adapter.execute-statement.v9"}
+    await assert_dead_and_answered(fleet, changes, "unsupported-version", "major version 9")
+
+
+async def test_a_command_whose_type_is_no_name_is_dead_as_invalid_envelope_and_answered(
+    fleet: Fleet, worker: WorkerProcess
+) -> None:
+    await assert_dead_and_answered(fleet, {"type": "com.example.order"}, "invalid-envelope", "attribute 'type'")
 
 
 async def test_a_tombstone_is_ignored_with_a_counter(fleet: Fleet, worker: WorkerProcess) -> None:
@@ -204,6 +225,10 @@ async def test_the_same_id_with_another_payload_is_dead_as_id_reused(fleet: Flee
     await fleet.send([msgspec.structs.replace(order_event(fleet), id=first.id, subject=first.subject)])
     (letter,) = await fleet.dead_letters(1)
     assert dict(letter.headers() or [])[TransportHeader.ERROR_CODE] == b"id-reused"
+    last = order_event(fleet, subject=first.subject)
+    await fleet.send([last])
+    answers = await fleet.answered([last.id])
+    assert [one.type.rpartition("-")[2] for one in answers[first.id]] == ["completed.v1"]
 
 
 async def test_the_same_command_sent_twice_has_one_effect_and_equal_answers(

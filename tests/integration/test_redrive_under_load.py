@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,11 +28,15 @@ from omnibase_infra.shared.testing.kafka_fixtures import ConsumerFactory, Record
 from omnibase_infra.shared.testing.order_load import DISORDERED, REPEATED, ROWS, OrderLoad
 from omnibase_infra.topics.cluster import Partition
 
-pytestmark = [pytest.mark.demanding, pytest.mark.slow, pytest.mark.timeout(280)]
+# `make redrive-load` takes 100,000; CI a small share of them.
+DEAD = int(os.environ.get("OMNIBASE_TEST_DEAD_LETTERS", "6000"))
+LIVE = DEAD // 2
+RATE = 2_000 if DEAD > 10_000 else 1_000
+REDRIVE = ("redrive", "postgres-adapter", "--rate", str(RATE), "--yes")
+# Live load takes as long as the redrive does.
+LIVE_RATE = RATE * LIVE / DEAD * 0.6
 
-DEAD = 6_000
-LIVE = 3_000
-REDRIVE = ("redrive", "postgres-adapter", "--rate", "1000", "--yes")
+pytestmark = [pytest.mark.demanding, pytest.mark.slow, pytest.mark.timeout(280 + 5 * DEAD / RATE)]
 
 
 async def test_dead_letters_run_once_and_in_order_beside_live_load(
@@ -39,19 +45,23 @@ async def test_dead_letters_run_once_and_in_order_beside_live_load(
     dead, live = OrderLoad(fleet, keys=300), OrderLoad(fleet, keys=100)
     await dead.publish(DEAD, per_second=50_000)
     await asyncio.to_thread(give_up_everything, fleet, kafka_consumer_factory)
+    await grouped_by_failure(fleet)
     await fleet.start_ready()
-    publishing = asyncio.create_task(live.publish(LIVE, per_second=300))
+    publishing = asyncio.create_task(live.publish(LIVE, per_second=LIVE_RATE))
     await fleet.first_answers()
 
     # Interrupted in the middle, run again, and killed in the middle of that; then run to its end.
+    began = time.monotonic()
     assert await redriving_until(fleet, DEAD // 4, signal.SIGINT) == 130
     assert await redriving_until(fleet, DEAD // 2, signal.SIGKILL) == -signal.SIGKILL
     last = await omninode_dlq(fleet, *REDRIVE)
     _, errors = await last.communicate()
     assert last.returncode == 0, errors.decode()
+    took("redriven, interrupted twice", began)
 
     await publishing
-    answers = await fleet.answered([*dead.ids, *live.ids], 120)
+    answers = await fleet.answered([*dead.ids, *live.ids], 120 + DEAD / RATE)
+    took("all answered", began)
     assert all(repeats[0].type.endswith("-completed.v1") for repeats in answers.values())
     assert all(len({answer.id for answer in repeats}) == 1 for repeats in answers.values())
     assert await fleet.fetch_value(ROWS) == DEAD + LIVE
@@ -79,6 +89,28 @@ def dead_letter_of(fleet: Fleet, message: Message) -> DeadLetterRecord:
     )
     own: Any = message.headers() or []
     return DeadLetterRecord(message.key(), message.value(), [*own, *headers])
+
+
+async def grouped_by_failure(fleet: Fleet) -> None:
+    """All of them are told in six groups, and listed."""
+    groups, listed = [await printed_by_dlq(fleet, command) for command in ("group", "list")]
+    told = json.loads(groups)
+    assert (len(told), sum(one["open"] for one in told)) == (len(SIX_FAILURES), DEAD)
+    assert len(listed.splitlines()) == DEAD
+
+
+async def printed_by_dlq(fleet: Fleet, command: str) -> bytes:
+    began = time.monotonic()
+    process = await omninode_dlq(fleet, command, "postgres-adapter", "--json")
+    printed, errors = await process.communicate()
+    assert process.returncode == 0, errors.decode()
+    took(f"dlq {command}", began)
+    return printed
+
+
+def took(what: str, began: float) -> None:
+    """Tell how long something took; shown by `pytest -s`."""
+    sys.stdout.write(f"{DEAD:,} dead letters, {what}: {time.monotonic() - began:.1f} s\n")
 
 
 async def redriving_until(fleet: Fleet, written: int, number: signal.Signals) -> int | None:

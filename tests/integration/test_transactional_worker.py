@@ -9,6 +9,7 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from tests.integration.tally import TallyFleet, TallyLoad, read_committed, tally_fleet
@@ -125,6 +126,28 @@ async def test_what_fails_is_parked_and_answered_once_after_the_records_before_i
     letters = await asyncio.to_thread(read_committed, fleet, str(fleet.spec.dead_letter_topic))
     dead = [load.ids[number] for number, wish in wishes.items() if wish["failures"] == 4]
     assert sorted(read(letter).id for letter in letters) == sorted(dead)
+
+
+async def test_a_refused_command_is_answered_in_the_transaction_of_its_dead_letter_whatever_dies(
+    fleet: TallyFleet,
+) -> None:
+    load = TallyLoad(fleet, keys=20)
+    worker = await fleet.start_ready()
+    refused: list[str] = []
+    for _ in range(2):  # who lives through three deaths may be quarantined
+        await load.publish(200, per_second=400)
+        # Of a key of their own: what is refused waits for nobody.
+        stray = [load.command("stray") for _ in range(10)]
+        await load.send([msgspec.structs.replace(one, replyto="onex.evt.nobody.results.v1") for one in stray])
+        refused += [one.id for one in stray]
+        worker.kill()
+        worker = await fleet.start_ready()
+    answers = await load.assert_answered_once_in_order(120)
+    failed = [one for one in map(read, answers) if one.type.endswith("-failed.v1")]
+    assert sorted(one.causationid or "" for one in failed) == sorted(refused)
+    assert all(b'"forbidden"' in bytes(one.data) for one in failed)
+    letters = await asyncio.to_thread(read_committed, fleet, str(fleet.spec.dead_letter_topic))
+    assert sorted(read(letter).id for letter in letters) == sorted(refused)
 
 
 async def test_an_answer_the_broker_refuses_is_a_dead_letter_and_a_failed_answer_and_the_rest_commits(

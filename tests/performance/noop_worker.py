@@ -21,6 +21,7 @@ from omnibase_infra.shared.kafka.consumer_factory import ConsumerOptions, create
 from omnibase_infra.shared.kafka.producer_pool import ProducerPool
 from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
 from omnibase_infra.shared.observability.structured_logger import configure_logging, get_logger
+from omnibase_infra.shared.runtime.garbage_collection import tune_collector
 from omnibase_infra.shared.runtime.worker import Worker
 
 _GIVE_UP_SECONDS = 120.0
@@ -145,6 +146,7 @@ async def work(request: NoopRequest, settings: Settings) -> NoopResult:
             registry=MetricsRegistry(),
             log=get_logger(),
         )
+        tune_collector()  # as `omninode run` does
         running = asyncio.create_task(worker.run())
         try:
             seconds, cpu = await _until_finished(worker, node.handler, request.records, running)

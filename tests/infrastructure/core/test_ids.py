@@ -81,3 +81,12 @@ def test_text_cannot_move_from_one_part_to_its_neighbour(source: str, cause: str
     second = ids.derived_id(**(CAUSE | {"source": other, "cause_id": other_cause}))
 
     assert (first == second) is ((source, cause) == (other, other_cause))
+
+
+@given(st.text(), st.text(), st.integers(0, 10_000))
+def test_a_derived_id_is_a_version_5_uuid_of_its_cause(cause: str, source: str, index: int) -> None:
+    parts = CAUSE | {"cause_id": cause, "source": source, "index": index}
+    name = "\0".join(
+        str(parts.get(one, "")) for one in ("source", "cause_id", "worker", "step", "index", "event_type", "redrive_id")
+    )
+    assert ids.derived_id(**parts) == str(uuid.uuid5(ids.DERIVED_ID_NAMESPACE, name))

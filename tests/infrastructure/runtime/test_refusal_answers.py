@@ -96,8 +96,9 @@ def only(answers: tuple[Any, ...]) -> tuple[Envelope, ModelErrorResponse]:
         (command(replyto=STRAY), "forbidden", "insert-order-failed.v1"),
         (command("onex.cmd.order-store.insert-order.v9"), "unsupported-version", "insert-order-failed.v9"),
         (command("com.example.order"), "invalid-envelope", "unknown-operation-failed.v1"),
+        (command("onex.cmd.order-store.drop-table.v1", replyto=STRAY), "forbidden", "drop-table-failed.v1"),
     ],
-    ids=["realm", "tenant", "replyto", "version", "type"],
+    ids=["realm", "tenant", "replyto", "version", "type", "operation"],
 )
 def test_a_refused_command_with_an_envelope_is_answered_failed_with_the_code_of_its_dead_letter(
     value: bytes, code: str, event_type: str
@@ -128,6 +129,7 @@ def test_what_cannot_be_read_is_no_command_or_is_never_answered_gets_no_answer()
     assert desk.refused(b'{"specversion":"1.0","source":"/a","type":"t"}') == ()
     assert desk.refused(command("onex.evt.shop.order-placed.v2", tenantid="somebody-else"), EVENTS) == ()
     assert desk.refused(command(NOTE, tenantid="somebody-else")) == ()
+    assert desk.refused(command("onex.cmd.order-store.note-order.v2")) == ()
 
 
 def test_a_worker_that_never_answers_does_not_here_either() -> None:
