@@ -20,6 +20,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "acls": ("acls", "Plan, apply and list what each worker may do on the cluster."),
     "offsets": ("offsets", "Show and, guarded, reset a worker's committed offsets."),
     "status": ("status", "Show the fleet at a glance: processes, lag, dead letters, and what is wrong."),
+    "metrics": ("metrics", "Show or serve the metrics of all processes of a node, added up."),
     "dlq": ("dlq", "Look at dead letters, and redrive or discard them."),
     "migrate": ("migrate", "Apply the SQL migrations of the inbox, the outbox and the nodes."),
     "config": ("config", "Check and show the settings; secrets are masked."),

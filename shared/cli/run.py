@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from omnibase_infra.shared.core.naming import TopicName
-from omnibase_infra.shared.core.settings import Settings, load_settings
+from omnibase_infra.shared.core.settings import Settings, load_settings, state_directory
 from omnibase_infra.shared.core.worker_spec import WorkerSpec
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
     from omnibase_infra.shared.kafka.consumer_factory import ConsumerOptions, create_consumer
     from omnibase_infra.shared.kafka.sasl_login import LOGIN_SETTINGS, SaslLogin
     from omnibase_infra.shared.kafka.topic_check import brokers_let_us_in
+    from omnibase_infra.shared.observability.endpoint_files import WorkerEndpoint, announced
     from omnibase_infra.shared.observability.log_events import LogEvent
     from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
     from omnibase_infra.shared.observability.structured_logger import configure_logging, get_logger
@@ -125,7 +126,10 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
         server = HealthServer(worker, host=settings.health_host, port=settings.health_port)
         await server.start()
         stack.push_async_callback(server.close)
-        log.info(LogEvent.HEALTH_SERVER_STARTED, address=f"http://{settings.health_host}:{server.port}")
+        address = f"http://{settings.health_host}:{server.port}"
+        here = WorkerEndpoint(spec.worker, str(settings.realm), os.getpid(), address)
+        stack.enter_context(announced(state_directory(), here))
+        log.info(LogEvent.HEALTH_SERVER_STARTED, address=address)
         _watch(worker, log, stack)
         _stop_on_signals(worker.request_stop)
         await _check_topics(spec, settings, client_log)

@@ -90,6 +90,7 @@ class LogEvent(StrEnum):
     EVENT_LOOP_BLOCKED = "event_loop_blocked"
     EVENT_LOOP_UNBLOCKED = "event_loop_unblocked"
     HEALTH_SERVER_STARTED = "health_server_started"
+    ENDPOINT_NOT_ANNOUNCED = "endpoint_not_announced"
     HEALTH_ENDPOINT_FAILED = "health_endpoint_failed"
     TRACE_EXPORT_FAILED = "trace_export_failed"
     LINES_SUPPRESSED = "lines_suppressed"
