@@ -57,7 +57,6 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
     from omnibase_infra.shared.kafka.consumer_factory import ConsumerOptions, create_consumer
     from omnibase_infra.shared.kafka.sasl_login import LOGIN_SETTINGS, SaslLogin
     from omnibase_infra.shared.kafka.topic_check import brokers_let_us_in
-    from omnibase_infra.shared.observability.endpoint_files import WorkerEndpoint, announced
     from omnibase_infra.shared.observability.log_events import LogEvent
     from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
     from omnibase_infra.shared.observability.structured_logger import configure_logging, get_logger
@@ -65,7 +64,6 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
     from omnibase_infra.shared.registry.nodes import load_node
     from omnibase_infra.shared.resilience.process_wide import process_resilience
     from omnibase_infra.shared.runtime.garbage_collection import tune_collector
-    from omnibase_infra.shared.runtime.health_server import HealthServer
     from omnibase_infra.shared.runtime.worker import Worker
     from omnibase_infra.shared.secrets import RotatingSecrets
 
@@ -123,13 +121,7 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
             tracing=tracing,
         )
         _show_pools(container, worker)
-        server = HealthServer(worker, host=settings.health_host, port=settings.health_port)
-        await server.start()
-        stack.push_async_callback(server.close)
-        address = f"http://{settings.health_host}:{server.port}"
-        here = WorkerEndpoint(spec.worker, str(settings.realm), os.getpid(), address)
-        stack.enter_context(announced(state_directory(), here))
-        log.info(LogEvent.HEALTH_SERVER_STARTED, address=address)
+        log.info(LogEvent.HEALTH_SERVER_STARTED, address=await _listen(worker, settings, stack))
         _watch(worker, log, stack)
         _stop_on_signals(worker.request_stop)
         await _check_topics(spec, settings, client_log)
@@ -150,6 +142,18 @@ def _tracing(spec: WorkerSpec, settings: Settings, registry: MetricsRegistry, st
     if tracing is not None:
         stack.push_async_callback(tracing.aclose, _LAST_SPANS_SECONDS)
     return tracing
+
+
+async def _listen(worker: Worker, settings: Settings, stack: AsyncExitStack) -> str:
+    """Serve the endpoints, and leave word on this machine of where; return the address."""
+    from omnibase_infra.shared.observability.endpoint_files import WorkerEndpoint, announced
+    from omnibase_infra.shared.runtime.health_server import HealthServer
+
+    server = await stack.enter_async_context(HealthServer(worker, host=settings.health_host, port=settings.health_port))
+    address = f"http://{settings.health_host}:{server.port}"
+    here = WorkerEndpoint(worker.spec.worker, str(settings.realm), os.getpid(), address)
+    stack.enter_context(announced(state_directory(), here))
+    return address
 
 
 def _watch(worker: Worker, log: Any, stack: AsyncExitStack) -> None:
