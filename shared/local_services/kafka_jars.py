@@ -84,18 +84,10 @@ def fetch_kafka_jars(progress: ProgressCallback = no_progress) -> list[Path]:
 
 
 def _fetch_all(missing: list[tuple[PinnedJar, Path]], repository: Path, progress: ProgressCallback) -> None:
-    # Nothing is imported from jgo before it is needed: it pulls in an HTTP client.
-    require_package("jgo", "resolves the Kafka jars")
-    from jgo.config import GlobalSettings
-    from jgo.constants import MAVEN_CENTRAL_URL
-    from jgo.maven import MavenContext
-
-    # Mirrors of a company's network come first; what they serve is checked like everything else.
-    repositories = {**GlobalSettings.load().repositories, "central": MAVEN_CENTRAL_URL}
-    context = MavenContext(repo_cache=repository, remote_repos=repositories, timeout=REQUEST_TIMEOUT_SECONDS)
+    context = maven_context(repository)
     step = f"fetching {len(missing)} jars of Apache Kafka {KAFKA_VERSION} (43 MB, once per user)"
     with Stopwatch("kafka", step, progress), ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
-        downloads = [pool.submit(_fetch, context, jar, path) for jar, path in missing]
+        downloads = [pool.submit(fetch_pinned, context, jar, path) for jar, path in missing]
         try:
             for download in downloads:
                 download.result()
@@ -104,8 +96,25 @@ def _fetch_all(missing: list[tuple[PinnedJar, Path]], repository: Path, progress
             raise
 
 
-def _fetch(context: Any, jar: PinnedJar, target: Path) -> None:
-    """Download one jar, some more times where the network fails, and move it to `target` when it is right."""
+def maven_context(repository: Path) -> Any:
+    """Return jgo's way to a repository of jars; what is downloaded passes through the folder `repository`."""
+    # Nothing is imported from jgo before it is needed: it pulls in an HTTP client.
+    require_package("jgo", "resolves the Kafka jars")
+    from jgo.config import GlobalSettings
+    from jgo.constants import MAVEN_CENTRAL_URL
+    from jgo.maven import MavenContext
+
+    # Mirrors of a company's network come first; what they serve is checked like everything else.
+    repositories = {**GlobalSettings.load().repositories, "central": MAVEN_CENTRAL_URL}
+    return MavenContext(repo_cache=repository, remote_repos=repositories, timeout=REQUEST_TIMEOUT_SECONDS)
+
+
+def fetch_pinned(context: Any, jar: PinnedJar, target: Path) -> None:
+    """Download one jar, some more times where the network fails, and move it to `target` when it is right.
+
+    Raises:
+        LocalServiceError: it could not be fetched, or is not the one that was pinned.
+    """
     artifact = context.create_dependency(jar.coordinate).artifact
     reason = ""
     for attempt in range(ATTEMPTS):

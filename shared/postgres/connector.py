@@ -174,7 +174,7 @@ class Connector:
         refused = DependencyUnavailableError(message, dependency=DEPENDENCY, hint=hint)
         if not self._refusal_logged:
             self._refusal_logged = True
-            get_logger().error(LogEvent.POOL_LOGIN_REFUSED, dependency=DEPENDENCY, error=refused)
+            get_logger().error(LogEvent.POOL_LOGIN_REFUSED, dependency=DEPENDENCY, error=str(refused))
         return refused
 
     def _classified(self, error: Exception) -> BaseException:
