@@ -11,6 +11,7 @@ pytest_plugins = [
     "omnibase_infra.shared.testing.kafka_fixtures",
     "omnibase_infra.shared.testing.openbao_fixtures",
     "omnibase_infra.shared.testing.postgres_fixtures",
+    "omnibase_infra.shared.testing.secured_kafka",
 ]
 
 # A shell that starts the tests in the background lets them, and all they start, ignore Ctrl-C; some tests send it.
