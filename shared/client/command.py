@@ -15,6 +15,7 @@ from omnibase_infra.shared.core.errors import InvalidPayloadError, UndecodableEr
 from omnibase_infra.shared.core.headers import STRUCTURED_HEADERS
 from omnibase_infra.shared.core.naming import Realm
 from omnibase_infra.shared.core.ports import OutboundRecord
+from omnibase_infra.shared.observability.active_trace import current_traceparent
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,12 +26,15 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
         key: commands of one key are run in the order they were sent; default: the subject, else none shares it.
         subject: what the command is about.
         correlationid: of the conversation it belongs to; default: it begins one.
+        traceparent: W3C trace context that it continues; default: that of the active span, in a handler or in a program
+            that traces by OpenTelemetry.
     """
 
     payload: Any
     key: str | None = None
     subject: str | None = None
     correlationid: str | None = None
+    traceparent: str | None = None
 
 
 class CommandWriter:
@@ -65,6 +69,7 @@ class CommandWriter:
             partitionkey=command.key,
             expirytime=None if expires_in is None else clock.rfc3339(now + expires_in),
             tenantid=self._tenant,
+            traceparent=command.traceparent or current_traceparent(),
             now=now,
         )
         value = envelopes.encode(envelope)
