@@ -23,6 +23,7 @@ from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
 from omnibase_infra.shared.observability.structured_logger import get_logger
 from omnibase_infra.shared.observability.tracer_factory import create_tracing
 from omnibase_infra.shared.runtime.worker import Worker
+from omnibase_infra.shared.testing.exposition_rules import exposition_problems
 from omnibase_infra.shared.testing.fleet import Fleet, eventually
 from omnibase_infra.shared.testing.order_load import OrderLoad
 from omnibase_infra.shared.testing.otlp_receiver import OtlpReceiver, ReceivedSpan, otlp_receiver
@@ -193,6 +194,10 @@ async def test_a_collector_that_dies_under_load_takes_nothing_with_it(fleet: Fle
         return _dropped(await asyncio.to_thread(worker.metrics))
 
     await eventually(lost, "lost spans are counted")
+    for accept in ("text/plain", "application/openmetrics-text"):
+        page = await asyncio.to_thread(worker.metrics, accept)
+        assert ("# EOF" in page, "trace_id=" in page) == (accept != "text/plain",) * 2
+    assert exposition_problems(await asyncio.to_thread(worker.metrics)) == []
     assert worker.is_ready()
     over_grpc.start()
     before = len(over_grpc.spans)
