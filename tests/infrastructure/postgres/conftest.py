@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -12,6 +13,8 @@ from omnibase_infra.shared.core.ports import InboxMessage
 from omnibase_infra.shared.local_services import PostgresService
 from omnibase_infra.shared.postgres.connection_pool import PostgresConnectionPool
 from omnibase_infra.shared.postgres.effect_store import PostgresEffectStore
+from omnibase_infra.shared.testing.certificates import ServerCertificate, TestAuthority
+from omnibase_infra.shared.testing.tls_postgres import TlsPostgres, tls_postgres
 
 MessageFactory = Callable[..., InboxMessage]
 
@@ -54,3 +57,26 @@ def own_server(tmp_path: Path) -> Iterator[PostgresService]:
 @pytest.fixture
 def own_dsn(own_server: PostgresService) -> str:
     return own_server.variables()["OMNIBASE_POSTGRES_DSN"]
+
+
+class SecuredServer(NamedTuple):
+    """A PostgreSQL that lets in nobody without TLS, the authority that it is trusted by, and its right certificate."""
+
+    server: TlsPostgres
+    authority: TestAuthority
+    certificate: ServerCertificate
+    folder: Path
+
+    def trusting(self, ca: Path | None = None) -> str:
+        """Return the parameters of an address that verifies the server."""
+        return f"?sslmode=verify-full&sslrootcert={ca or self.authority.certificate}"
+
+
+@pytest.fixture(scope="session")
+def secured_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredServer]:
+    """A server with TLS for the whole test process; who changes its certificate puts the right one back."""
+    folder = tmp_path_factory.mktemp("tls-postgres")
+    authority = TestAuthority(folder)
+    certificate = authority.server()
+    with tls_postgres(folder, certificate) as server:
+        yield SecuredServer(server, authority, certificate, folder)
