@@ -11,7 +11,7 @@ NODE ?=
 # Test processes side by side, each with servers of its own; most tests wait for servers rather than compute.
 JOBS ?= 2
 
-.PHONY: help setup demo up down run-worker generate check lint test faults redrive-load bench bench-inbox clean lock
+.PHONY: help setup demo up down run-worker generate check lint security sbom test coverage faults redrive-load bench bench-inbox clean lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[36m%-12s\033[0m %s\n", $$1, $$2}'
@@ -41,7 +41,7 @@ run-worker: $(STAMP) ## run one worker: make run-worker NODE=postgres_adapter
 generate: $(STAMP) ## write all nodes from their contracts
 	@$(BIN)/omninode generate
 
-check: lint ## lint, types, layers, contracts, generated files
+check: lint security ## lint, security gates, types, layers, contracts, generated files
 	@echo "types";   $(BIN)/mypy && MYPYPATH=tests/faults/nodes $(BIN)/mypy --explicit-package-bases --exclude tests/generator/golden tests
 	@echo "layers";  $(BIN)/lint-imports --no-logo
 	@echo "contracts"; $(BIN)/omninode contract lint && $(BIN)/omninode topics lint
@@ -50,8 +50,21 @@ check: lint ## lint, types, layers, contracts, generated files
 lint: $(STAMP) ## ruff: rules and format
 	@echo "lint"; $(BIN)/ruff check . && $(BIN)/ruff format --check .
 
+security: $(STAMP) ## no SQL from strings, no secrets in files, no known vulnerabilities (ARGS=--required: data must be there)
+	@echo "security"; $(BIN)/python deployment/security/no_dynamic_sql.py && $(BIN)/python deployment/security/secret_scan.py
+	@$(BIN)/python deployment/security/dependency_audit.py $(ARGS)
+
+sbom: $(STAMP) ## write a CycloneDX bill of materials of what is pinned (ARGS=FILE; default: dist/sbom.cdx.json)
+	@$(BIN)/python deployment/security/sbom.py $(ARGS)
+
 test: check ## everything CI runs: checks, then all tests on real servers
 	@$(BIN)/pytest -n $(JOBS)
+
+coverage: $(STAMP) ## all tests with branch coverage; fails below 90 % of the foundation or 80 % of the nodes
+	@$(BIN)/coverage erase
+	@$(BIN)/pytest -n $(JOBS) --cov --cov-report= $(ARGS)
+	@echo "foundation"; $(BIN)/coverage report --include='*/shared/*,*/topics/*' --omit='*/shared/testing/*' --fail-under=90
+	@echo "nodes";      $(BIN)/coverage report --include='*/workers/*' --fail-under=80
 
 faults: $(STAMP) ## put every fault on real workers; print what was lost or doubled (ARGS="--soak 30 --seed 1": for long)
 	@env -u PYTHONSAFEPATH $(BIN)/python -m tests.faults.bench $(ARGS)

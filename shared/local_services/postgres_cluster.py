@@ -76,7 +76,7 @@ class PostgresCluster:
                 for path in (folder, password_file):
                     os.chown(path, self.user.uid, self.user.gid)
             self._run([programs / "initdb", *self._initdb_arguments(folder)], folder)
-            create = f"CREATE DATABASE {DATABASE};\n"
+            create = f"CREATE DATABASE {DATABASE};\n"  # sql: a constant
             self._run([programs / "postgres", "--single", "-j", "-D", folder / "data", "postgres"], folder, create)
             # The password first: data without it could not be reached.
             write_private(self.home / "password", password + "\n")

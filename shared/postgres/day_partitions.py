@@ -133,12 +133,14 @@ async def add_day(connection: Any, day: date, tables: Iterable[str], lock_second
         for table in [name for name in TABLES if name in set(tables)]:
             leaf = f"{table}_{day:%Y%m%d}"
             await connection.execute(
-                f"CREATE TABLE omnibase.{leaf} (LIKE omnibase.{table} INCLUDING ALL) WITH ({_STORAGE})"
+                f"CREATE TABLE omnibase.{leaf} (LIKE omnibase.{table} INCLUDING ALL) WITH ({_STORAGE})"  # sql: names of our own, by day
             )
-            await connection.execute(f"LOCK TABLE omnibase.{table}_default IN ACCESS EXCLUSIVE MODE")
+            await connection.execute(
+                f"LOCK TABLE omnibase.{table}_default IN ACCESS EXCLUSIVE MODE"
+            )  # sql: names of our own, by day
             await _move_from_default(connection, table, leaf, day)
             await connection.execute(
-                f"ALTER TABLE omnibase.{table} ATTACH PARTITION omnibase.{leaf} "
+                f"ALTER TABLE omnibase.{table} ATTACH PARTITION omnibase.{leaf} "  # sql: names of our own, by day
                 f"FOR VALUES FROM ('{day:%Y-%m-%d}') TO ('{following:%Y-%m-%d}')"
             )
             added.append(leaf)
@@ -174,7 +176,7 @@ async def drop_days(
     async with _change(connection, lock_seconds):
         # Locks the old days alone while they are looked through; the whole tables are locked for an instant after it.
         for leaf in (inbox, *others):
-            await connection.execute(f"LOCK TABLE omnibase.{leaf.name} IN SHARE MODE")
+            await connection.execute(f"LOCK TABLE omnibase.{leaf.name} IN SHARE MODE")  # sql: names of our own, by day
         late = await connection.fetch(
             _LATE.format(leaf=inbox.name),
             cutoff,
@@ -184,10 +186,12 @@ async def drop_days(
         if len(late) > MOST_MOVED_ROWS:
             raise KeptError(f"more than {MOST_MOVED_ROWS} messages of {inbox.name} were processed late")
         for leaf in (inbox, *others):
-            await connection.execute(f"ALTER TABLE omnibase.{leaf.table} DETACH PARTITION omnibase.{leaf.name}")
+            await connection.execute(
+                f"ALTER TABLE omnibase.{leaf.table} DETACH PARTITION omnibase.{leaf.name}"
+            )  # sql: names of our own, by day
             if late:
                 await _keep_late(connection, leaf, late)
-            await connection.execute(f"DROP TABLE omnibase.{leaf.name}")
+            await connection.execute(f"DROP TABLE omnibase.{leaf.name}")  # sql: names of our own, by day
     return len(late)
 
 
@@ -234,8 +238,8 @@ async def _change(connection: Any, lock_seconds: float) -> AsyncIterator[None]:
         async with connection.transaction():
             if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _LOCK_KEY):
                 raise BusyError
-            await connection.execute(f"SET LOCAL lock_timeout = {max(1, round(lock_seconds * 1000))}")
-            await connection.execute(f"SET LOCAL statement_timeout = {round(_STEP_SECONDS * 1000)}")
+            await connection.execute(f"SET LOCAL lock_timeout = {max(1, round(lock_seconds * 1000))}")  # sql: a number
+            await connection.execute(f"SET LOCAL statement_timeout = {round(_STEP_SECONDS * 1000)}")  # sql: a number
             yield
     except (asyncpg.DuplicateTableError, asyncpg.UndefinedTableError) as error:
         # Somebody made this very change after the partitions were read.

@@ -121,7 +121,9 @@ class Stage:
             DependencyUnavailableError: PostgreSQL cannot be reached.
         """
         try:
-            await self._execute(f'CREATE DATABASE "{self._database}" TEMPLATE template0')
+            await self._execute(
+                f'CREATE DATABASE "{self._database}" TEMPLATE template0'
+            )  # sql: our own, of letters and digits
         except asyncpg.InsufficientPrivilegeError:
             raise ConfigurationError(
                 "the user of OMNIBASE_POSTGRES_DSN may not create a database, and the demo wants one of its own",
@@ -146,7 +148,9 @@ class Stage:
         """Drop the database and delete the topics; return what could not be removed, and why."""
         left: list[str] = []
         try:
-            await self._execute(f'DROP DATABASE IF EXISTS "{self._database}" WITH (FORCE)')
+            await self._execute(
+                f'DROP DATABASE IF EXISTS "{self._database}" WITH (FORCE)'
+            )  # sql: our own, of letters and digits
         except (OmnibaseError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
             left.append(f"the database {self._database}: {error}")
         try:

@@ -97,7 +97,7 @@ def _insert(sql: str, parsed: exp.Insert, source: _Input) -> BatchForm | None:
     if not all(inside) or re.search(r"\bdefault\b", masked[opening:closing], re.IGNORECASE):
         return None
     items = source.substitute(sql, opening + 1, closing).strip()
-    select = f"SELECT {items}\nFROM {source.table}\nORDER BY {source.alias}.{source.ordinal}"
+    select = f"SELECT {items}\nFROM {source.table}\nORDER BY {source.alias}.{source.ordinal}"  # sql: from a parsed statement of the contract
     return BatchForm(sql[: found[0].start()] + select + sql[closing + 1 :], "positional")
 
 
@@ -105,12 +105,12 @@ def _select(sql: str, source: _Input, columns: Sequence[str], *, many: bool) -> 
     inner = source.substitute(sql, 0, len(sql))
     ordinal = f"{source.alias}.{source.ordinal}"
     if not many:
-        head = f"SELECT {ordinal}, result.*\nFROM {source.table}\nCROSS JOIN LATERAL (\n{inner}\n) AS result"
+        head = f"SELECT {ordinal}, result.*\nFROM {source.table}\nCROSS JOIN LATERAL (\n{inner}\n) AS result"  # sql: from a parsed statement of the contract
         return BatchForm(f"{head}\nORDER BY {ordinal}", "ordinal")
     # A sort by the input's number alone may shuffle the rows of one input: number them as the statement gives them.
     listed = ", ".join(f"result.{column}" for column in columns)
     return BatchForm(
-        f"SELECT {ordinal}, {listed}\nFROM {source.table}\nCROSS JOIN LATERAL (\n"
+        f"SELECT {ordinal}, {listed}\nFROM {source.table}\nCROSS JOIN LATERAL (\n"  # sql: from a parsed statement of the contract
         f"SELECT row_number() OVER () AS row_ord, rows.*\nFROM (\n{inner}\n) AS rows\n) AS result\n"
         f"ORDER BY {ordinal}, result.row_ord",
         "ordinal",
