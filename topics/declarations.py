@@ -6,12 +6,15 @@ A running fleet is planned from specs, so that no YAML is read; lint reads contr
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from omnibase_infra.shared.contracts.model import Contract, Publication, Subscription
 from omnibase_infra.shared.core.naming import TopicName
 from omnibase_infra.shared.core.worker_spec import StartPosition, TopicSettings, WorkerSpec
+
+if TYPE_CHECKING:  # a running worker reads its spec, and loads no rules of contracts
+    from omnibase_infra.shared.contracts.model import Contract, Publication, Subscription
 
 
 class MessageType(msgspec.Struct, frozen=True, order=True):
