@@ -4,16 +4,19 @@ import asyncio
 import contextlib
 import gc
 import random
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from omnibase_infra.shared.core.errors import DependencyUnavailableError, SettingsError, TransientError
 from omnibase_infra.shared.core.settings import load_settings
 from omnibase_infra.shared.postgres.connection_pool import PoolOptions, PostgresConnectionPool
+from omnibase_infra.shared.postgres.effect_store import PostgresEffectStore
 from omnibase_infra.shared.testing.postgres_fixtures import PostgresDatabase
 
 PASSWORD = "a-secret-nobody-may-see"
@@ -264,7 +267,7 @@ async def test_a_failed_transaction_does_not_pass_for_a_committed_one(
 
 
 async def test_closing_waits_for_connections_in_use_and_then_cuts_them(postgres_test_db: PostgresDatabase) -> None:
-    pool = PostgresConnectionPool(postgres_test_db.dsn)
+    pool = PostgresConnectionPool(postgres_test_db.dsn, PoolOptions(minimum=0))
     await pool.open()
     release = asyncio.Event()
 
@@ -298,39 +301,150 @@ async def test_opening_and_closing_may_be_repeated(postgres_test_db: PostgresDat
         await pool.close()
 
 
-@pytest.mark.slow
-async def test_two_thousand_cancelled_callers_leak_nothing(
+async def test_a_connection_is_replaced_when_it_was_lent_often_enough(postgres_test_db: PostgresDatabase) -> None:
+    pids = []
+    async with pool_of(postgres_test_db, minimum=0, maximum=1, maximum_uses=3) as pool:
+        for _ in range(7):
+            async with pool.acquire() as connection:
+                pids.append(connection.get_server_pid())
+    assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 3, 1]
+
+
+async def test_a_connection_is_replaced_when_it_is_old_enough(
     postgres_test_db: PostgresDatabase, observer: asyncpg.Connection
 ) -> None:
-    """Cancelled while waiting, connecting, querying, rolling back or giving back: the pool stays whole."""
+    async with pool_of(postgres_test_db, minimum=0, maximum=1, maximum_age=0.3) as pool:
+        async with pool.acquire() as connection:
+            first = connection.get_server_pid()
+            # Not while it is lent, however old it gets.
+            await asyncio.sleep(0.35)
+            assert await connection.fetchval("SELECT 1") == 1
+        await eventually(lambda: _gone(observer, first))
+        async with pool.acquire() as connection:
+            second = connection.get_server_pid()
+        await asyncio.sleep(0.35)
+        async with pool.acquire() as connection:
+            assert connection.get_server_pid() not in {first, second}
+
+
+async def test_connections_opened_together_do_not_all_get_old_together(postgres_test_db: PostgresDatabase) -> None:
+    async with pool_of(postgres_test_db, minimum=0, maximum=4, maximum_age=100) as pool:
+        async with pool.acquire() as a, pool.acquire() as b, pool.acquire() as c, pool.acquire() as d:
+            ages = {connection.history.too_old_at for connection in (a, b, c, d)}
+        now = asyncio.get_running_loop().time()
+    assert len(ages) == 4
+    assert all(85 < age - now <= 100 for age in ages)
+
+
+async def test_a_connection_held_for_too_long_is_named_with_the_place_that_acquired_it(
+    postgres_test_db: PostgresDatabase,
+) -> None:
+    with capture_logs() as logs:
+        async with pool_of(postgres_test_db, minimum=0, maximum=2, leak_seconds=0.1) as pool:
+
+            async def forget() -> None:
+                async with pool.acquire():
+                    await asyncio.sleep(0.4)
+
+            holder = asyncio.create_task(forget(), name="the-forgetful")
+
+            async def is_reported() -> bool:
+                return pool.state().overdue == 1
+
+            await eventually(is_reported)
+            async with pool.acquire():
+                pass
+            (lease,) = pool.overdue()
+            assert lease.task == "the-forgetful"
+            assert lease.held_seconds >= 0.1
+            await holder
+            assert (pool.state().overdue, pool.overdue()) == (0, [])
+    reports = [line for line in logs if line["event"] == "pool_connection_overdue"]
+    assert len(reports) == 1
+    place = r"infrastructure/postgres/test_connection_pool\.py:\d+ in .*forget"
+    assert re.fullmatch(place, reports[0]["acquired_at"])
+    assert re.fullmatch(place, lease.acquired_at)
+
+
+async def test_a_session_of_the_effect_store_is_named_by_who_opened_it(postgres_test_db: PostgresDatabase) -> None:
+    async with (
+        pool_of(postgres_test_db, minimum=0, maximum=1, leak_seconds=0.05) as pool,
+        PostgresEffectStore(pool, "test.omnibase-infra.a.consume.v1").session(),
+    ):
+        await asyncio.sleep(0.1)
+        assert "test_connection_pool.py" in pool.overdue()[0].acquired_at
+
+
+async def test_without_a_bound_nobody_looks_for_leaks(postgres_test_db: PostgresDatabase) -> None:
+    async with pool_of(postgres_test_db, minimum=0, maximum=1, leak_seconds=0) as pool, pool.acquire():
+        assert pool._leases is None
+        assert not [task for task in asyncio.all_tasks() if task.get_name() == "postgres-pool-leases"]
+        assert pool.overdue() == []
+
+
+async def test_a_minimum_as_large_as_the_maximum_holds_up_nobody(postgres_test_db: PostgresDatabase) -> None:
+    async with pool_of(postgres_test_db, minimum=10, maximum=4, acquire_timeout=2, idle_lifetime=0.15) as pool:
+
+        async def work() -> None:
+            for _ in range(50):
+                async with pool.acquire() as connection:
+                    await connection.execute("SELECT pg_sleep(0.005)")
+
+        await asyncio.gather(*(work() for _ in range(8)))
+        assert pool.state().size == 4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+async def test_twenty_thousand_cycles_cancelled_anywhere_leak_nothing(
+    postgres_test_db: PostgresDatabase, observer: asyncpg.Connection
+) -> None:
+    """Cancelled while waiting, connecting, querying, rolling back, giving back or being replaced: the pool stays whole."""
     chance = random.Random(20)
     complaints: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(str(context)))
-    async with pool_of(postgres_test_db, minimum=0, maximum=4, acquire_timeout=10, idle_lifetime=0.05) as pool:
+    ended = {"done": 0, "cancelled": 0}
+    options = {"minimum": 0, "maximum": 8, "acquire_timeout": 10, "idle_lifetime": 0.5, "maximum_uses": 40}
+    async with pool_of(postgres_test_db, **options) as pool:
 
         async def use() -> None:
             async with pool.acquire() as connection, connection.transaction():
-                await connection.execute("SELECT pg_sleep(0.001)")
-                await connection.fetch("SELECT generate_series(1, 50)")
+                await connection.fetch("SELECT generate_series(1, 20)")
 
-        async def cancel_one() -> None:
+        async def one() -> None:
             task = asyncio.create_task(use())
-            await asyncio.sleep(chance.random() * 0.008)
-            task.cancel()
+            if chance.random() < 0.6:
+                # Turns of the loop, not seconds: every point where a cycle waits is met, on a machine of any speed.
+                for _ in range(int(chance.random() * 30)):
+                    await asyncio.sleep(0)
+                await asyncio.sleep(chance.choice((0, 0, 0, 0.001, 0.003)))
+                task.cancel()
             await asyncio.wait([task])
             assert task.cancelled() or task.exception() is None, task.exception()
+            ended["cancelled" if task.cancelled() else "done"] += 1
 
-        for _ in range(250):
-            await asyncio.gather(*(cancel_one() for _ in range(8)))
-        await asyncio.gather(*(use() for _ in range(8)))
-        assert pool.state().in_use == 0
-        assert pool.state().waiting == 0
-        assert await sessions(observer, postgres_test_db) <= 4
+        async def many() -> None:
+            for _ in range(20_000 // 16):
+                await one()
+
+        await asyncio.gather(*(many() for _ in range(16)))
+        assert sum(ended.values()) == 20_000
+        assert min(ended.values()) > 2_000
+        assert (pool.state().in_use, pool.state().waiting, pool.overdue()) == (0, 0, [])
+        # The server's own count: none but the pool's, none in a transaction.
+        await eventually(lambda: _is_sessions(observer, postgres_test_db, pool.state().size))
+        assert pool.state().size <= 8
         assert await sessions(observer, postgres_test_db, "idle in transaction%") == 0
-        # All four can be had at once, so none is stuck.
-        async with pool.acquire(), pool.acquire(), pool.acquire(), pool.acquire():
-            assert pool.state().in_use == 4
-    assert await sessions(observer, postgres_test_db) == 0
+        # All can be had at once, so none is stuck.
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(8):
+                await stack.enter_async_context(pool.acquire())
+            assert pool.state().in_use == 8
+    await eventually(lambda: _is_sessions(observer, postgres_test_db, 0))
     gc.collect()
     # The driver leaves a future behind when a connection is dropped while it is being made; it is closed all the same.
     assert [text for text in complaints if "unexpected connection_lost() call" not in text] == []
+
+
+async def _is_sessions(observer: asyncpg.Connection, database: PostgresDatabase, count: int) -> bool:
+    return await sessions(observer, database) == count

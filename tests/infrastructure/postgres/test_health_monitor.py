@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
+from omnibase_infra.shared.core.errors import DependencyUnavailableError
 from omnibase_infra.shared.models.infrastructure.model_health_check import ModelHealthCheck
 from omnibase_infra.shared.postgres.connection_pool import PoolOptions, PostgresConnectionPool
 from omnibase_infra.shared.postgres.health_monitor import HealthThresholds, PostgresHealthMonitor
+from omnibase_infra.shared.testing.manual_clock import ManualClock
 from omnibase_infra.shared.testing.postgres_fixtures import PostgresDatabase
 
 RELAXED = HealthThresholds(slow_seconds=10, unhealthy_seconds=20)
@@ -23,6 +27,71 @@ async def test_a_slow_round_trip_is_degraded(postgres_connection_pool: PostgresC
     health = await PostgresHealthMonitor(postgres_connection_pool, HealthThresholds(slow_seconds=0)).check()
     assert health.status == "degraded"
     assert "round trip took" in health.message
+
+
+async def test_a_very_slow_round_trip_is_unhealthy(postgres_connection_pool: PostgresConnectionPool) -> None:
+    thresholds = HealthThresholds(slow_seconds=0, unhealthy_seconds=0)
+    assert (await PostgresHealthMonitor(postgres_connection_pool, thresholds).check()).status == "unhealthy"
+
+
+async def test_percentiles_are_those_of_all_checks_of_the_pool(
+    postgres_connection_pool: PostgresConnectionPool,
+) -> None:
+    postgres_connection_pool.round_trips.extend([0.001] * 90 + [0.3] * 9)
+    health = await PostgresHealthMonitor(postgres_connection_pool).check()
+    assert (health.latency_p50_ms, health.latency_p95_ms) == (1.0, 300.0)
+    assert health.latency_p99_ms is not None
+    assert health.status == "degraded"
+    assert "one in twenty round trips takes more than 300 ms" in health.message
+
+
+@pytest.mark.parametrize(("outages", "status"), [(0, "healthy"), (3, "degraded"), (15, "unhealthy")])
+async def test_statements_that_the_server_failed_make_it_degraded_or_unhealthy(
+    postgres_connection_pool: PostgresConnectionPool, outages: int, status: str
+) -> None:
+    monitor = PostgresHealthMonitor(postgres_connection_pool, RELAXED)
+    for number in range(29):
+        # Refusals of what was asked are nobody's outage.
+        postgres_connection_pool.query_metrics.observe("a", 0.001, failed=True, outage=number < outages)
+    health = await monitor.check()
+    assert (health.status, health.error_rate) == (status, round(outages / 30, 4))
+
+
+async def test_the_error_rate_forgets(postgres_connection_pool: PostgresConnectionPool) -> None:
+    clock = ManualClock()
+    monitor = PostgresHealthMonitor(postgres_connection_pool, RELAXED, clock=clock)
+    for _ in range(40):
+        postgres_connection_pool.query_metrics.observe("a", 0.001, failed=True, outage=True)
+    assert (await monitor.check()).status == "unhealthy"
+    clock.advance(30)
+    assert (await monitor.check()).status == "unhealthy"
+    clock.advance(61)
+    assert (await monitor.check()).status == "healthy"
+
+
+async def test_what_can_only_read_is_no_place_to_work_at(postgres_test_db: PostgresDatabase) -> None:
+    connection = await postgres_test_db.connect()
+    await connection.execute(f"ALTER DATABASE {postgres_test_db.name} SET default_transaction_read_only = on")
+    await connection.close()
+    async with PostgresConnectionPool(postgres_test_db.dsn, PoolOptions(minimum=0)) as pool:
+        monitor = PostgresHealthMonitor(pool, RELAXED)
+        with pytest.raises(DependencyUnavailableError, match="PostgreSQL is read-only"):
+            await monitor.ping()
+        assert monitor.last is not None
+        assert (monitor.last.role, monitor.last.status) == ("primary", "degraded")
+
+
+async def test_a_failed_ping_is_remembered(unused_tcp_port: int) -> None:
+    seen = []
+    async with PostgresConnectionPool(
+        f"postgresql://u:hidden@127.0.0.1:{unused_tcp_port}/db", PoolOptions(minimum=0)
+    ) as pool:
+        monitor = PostgresHealthMonitor(pool, on_check=seen.append)
+        with pytest.raises(DependencyUnavailableError):
+            await monitor.ping()
+    assert seen == [monitor.last]
+    assert monitor.describe()["health"]["status"] == "unhealthy"
+    assert "hidden" not in str(monitor.describe())
 
 
 async def test_a_read_only_server_is_degraded(postgres_test_db: PostgresDatabase) -> None:
