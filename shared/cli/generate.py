@@ -27,8 +27,8 @@ def generate(
     nodes: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Nodes: postgres_adapter, postgres_adapter/v1_0_0; none: every version of every node.",
-            metavar="[NODE]...",
+            help="Nodes: postgres_adapter, postgres_adapter/v1_0_0; shared models: models, models/postgres; none: all.",
+            metavar="[NODE|models]...",
         ),
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit with 1 when anything differs.")] = False,
@@ -41,12 +41,19 @@ def generate(
         ),
     ] = None,
 ) -> None:
-    """Write nodes from their contracts, all or nothing for each.
+    """Write nodes from their contracts, and shared models from theirs, all or nothing for each.
 
     Exit codes: 0 done, or nothing differs; 1 something differs (--check, --diff) or failed; 2 a contract is wrong.
     """
-    chosen = [(path, f"omninode generate {name}") for name, path in _contracts(nodes or [])]
-    raise typer.Exit(_over(chosen, None, database, check=check, diff=diff))
+    from omnibase_infra.shared.cli.generate_models import is_models, over_models
+
+    named = nodes or []
+    code = over_models([name for name in named if is_models(name)], all_of_them=not named, check=check, diff=diff)
+    of_nodes = [name for name in named if not is_models(name)]
+    if of_nodes or not named:
+        chosen = [(path, f"omninode generate {name}") for name, path in _contracts(of_nodes)]
+        code = max(code, _over(chosen, None, database, check=check, diff=diff))
+    raise typer.Exit(code)
 
 
 def _one_file(
@@ -112,7 +119,7 @@ def _generate(path: Path, repair: str, target: Target, available: Servers) -> in
 
     started = time.monotonic()
     result = generate_node(path, target, installed_kits(), available)
-    typer.echo(f"{_name(target)}: {_summary(result)} ({time.monotonic() - started:.1f} s)")
+    typer.echo(f"{_name(target)}: {summary(result)} ({time.monotonic() - started:.1f} s)")
     if result.warning:
         _say(f"warning: {result.warning}\nA file that people own needs your attention; `{repair} --check` says where.")
     return OK
@@ -143,7 +150,8 @@ def _name(target: Target) -> str:
     return f"{target.node.parent.name}/{target.node.name}"
 
 
-def _summary(result: WriteResult) -> str:
+def summary(result: WriteResult) -> str:
+    """Return what was written, in a few words."""
     if not result.written and not result.deleted:
         return "up to date"
     parts = [f"{len(result.written)} files written"]

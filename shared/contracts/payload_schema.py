@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 from omnibase_infra.shared.contracts.draft import Draft
@@ -43,25 +43,18 @@ _ORDERED: Final = (
 _FIELD: Final = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*\Z", re.ASCII)
 
 
-class _Report(Protocol):
+class Report(Protocol):
     """Adds a problem at a value of the document, or at its key."""
 
-    def __call__(self, rule: Rule, message: str, path: Path, *, of_key: bool = False) -> None: ...
+    def __call__(self, rule: Rule, message: str, path: Path, *, of_key: bool = False) -> None:
+        """Add a problem of a rule at a path."""
+        ...
 
 
 def check_definitions(draft: Draft) -> None:
     """Check every definition, and that each one referred to exists and each one there is used."""
     definitions = draft.contract.definitions
-
-    references: list[tuple[str, Path]] = []
-    for name, schema in definitions.items():
-        checker = _SchemaChecker(draft.report, references)
-        checker.check(schema, ("definitions", name))
-        if isinstance(schema.get("type"), str) and schema["type"] != "object":
-            message = f"a payload is an object; {name} is {schema['type']}"
-            draft.report(Rule.DEFINITION_UNSUPPORTED, message, ("definitions", name, "type"))
-        elif "type" not in schema and "$ref" not in schema:
-            draft.report(Rule.DEFINITION_UNSUPPORTED, f"{name} lacks `type: object`", ("definitions", name))
+    references = _check_each(definitions, draft.report)
     for operation, path in draft.operations:
         kit = draft.kits.get(operation.kit)
         for key, option in (kit.options if kit else {}).items():
@@ -72,10 +65,36 @@ def check_definitions(draft: Draft) -> None:
     names = set(declared) if isinstance(declared, dict) else set(definitions)
     for name, path in references:
         if name not in names and draft.readable(("definitions",)):
-            hint = did_you_mean(name, names) or (f", there are: {', '.join(sorted(names))}" if names else "")
-            draft.report(Rule.DEFINITION_MISSING, f"there is no definition {name!r}{hint}", path)
+            _report_missing(name, names, draft.report, path)
     _check_unused(draft, {name for name, _ in references})
-    _check_cycles(draft)
+    _check_cycles(definitions, draft.report)
+
+
+def check_models(definitions: Mapping[str, Any], report: Report) -> None:
+    """Check definitions that stand for themselves, without a node: each one, what they refer to, and cycles."""
+    for name, path in _check_each(definitions, report):
+        if name not in definitions:
+            _report_missing(name, definitions, report, path)
+    _check_cycles(definitions, report)
+
+
+def _check_each(definitions: Mapping[str, Any], report: Report) -> list[tuple[str, Path]]:
+    """Check each definition by itself; return what they refer to, with the places."""
+    references: list[tuple[str, Path]] = []
+    for name, schema in definitions.items():
+        checker = _SchemaChecker(report, references)
+        checker.check(schema, ("definitions", name))
+        if isinstance(schema.get("type"), str) and schema["type"] != "object":
+            message = f"a payload is an object; {name} is {schema['type']}"
+            report(Rule.DEFINITION_UNSUPPORTED, message, ("definitions", name, "type"))
+        elif "type" not in schema and "$ref" not in schema:
+            report(Rule.DEFINITION_UNSUPPORTED, f"{name} lacks `type: object`", ("definitions", name))
+    return references
+
+
+def _report_missing(name: str, names: Collection[str], report: Report, path: Path) -> None:
+    hint = did_you_mean(name, names) or (f", there are: {', '.join(sorted(names))}" if names else "")
+    report(Rule.DEFINITION_MISSING, f"there is no definition {name!r}{hint}", path)
 
 
 def _check_unused(draft: Draft, used: set[str]) -> None:
@@ -88,8 +107,7 @@ def _check_unused(draft: Draft, used: set[str]) -> None:
             draft.report(Rule.DEFINITION_UNUSED, message, ("definitions", name), of_key=True)
 
 
-def _check_cycles(draft: Draft) -> None:
-    definitions = draft.contract.definitions
+def _check_cycles(definitions: Mapping[str, Any], report: Report) -> None:
     edges = {name: [target for target, _ in _references(schema, ())] for name, schema in definitions.items()}
     for name in definitions:
         reached: set[str] = set()
@@ -101,7 +119,7 @@ def _check_cycles(draft: Draft) -> None:
                 frontier.extend(edges.get(target, ()))
         if name in reached:
             message = f"{name} contains itself; payloads are bounded, so break the cycle"
-            draft.report(Rule.DEFINITION_CYCLE, message, ("definitions", name), of_key=True)
+            report(Rule.DEFINITION_CYCLE, message, ("definitions", name), of_key=True)
 
 
 def _references(schema: Any, path: Path) -> Iterator[tuple[str, Path]]:
@@ -121,7 +139,7 @@ def _references(schema: Any, path: Path) -> Iterator[tuple[str, Path]]:
 class _SchemaChecker:
     """Walks one definition. Depth is bounded by the reader of the file."""
 
-    def __init__(self, report: _Report, references: list[tuple[str, Path]]) -> None:
+    def __init__(self, report: Report, references: list[tuple[str, Path]]) -> None:
         self._report = report
         self._references = references
 
@@ -150,10 +168,7 @@ class _SchemaChecker:
         if "object" in types:
             self._check_object(schema, path)
         if "array" in types:
-            if "items" in schema:
-                self.check(schema["items"], (*path, "items"))
-            else:
-                self._unsupported("an array states its `items`", path)
+            self._check_array(schema, path)
         if "string" in types:
             self._check_string(schema, path)
 
@@ -266,6 +281,12 @@ class _SchemaChecker:
                 self._report(Rule.DEFINITION_CONTRADICTION, message, (*place, index))
             elif name in required[:index]:
                 self._report(Rule.REPEATED, f"{name!r} is listed twice", (*place, index))
+
+    def _check_array(self, schema: Mapping[str, Any], path: Path) -> None:
+        if "items" not in schema:
+            self._unsupported("an array states its `items`", path)
+        elif schema["items"] != {}:  # `{}` is any value: what it is, is the business of whoever reads it
+            self.check(schema["items"], (*path, "items"))
 
     def _check_string(self, schema: Mapping[str, Any], path: Path) -> None:
         kind = schema.get("format")

@@ -10,16 +10,18 @@ from omnibase_infra.shared.contracts.schema_branches import NOT_JUDGED, Branch
 
 Reason = tuple[str, str, str]
 
-# Keyword → whether the reader's may be at most (lower bounds) or at least (upper bounds) the writer's.
-_LENGTHS: Final = (
-    ("minLength", "lower"),
-    ("maxLength", "upper"),
-    ("minItems", "lower"),
-    ("maxItems", "upper"),
-    ("minProperties", "lower"),
-    ("maxProperties", "upper"),
-)
-_SAME: Final = ("pattern", "format", "contentEncoding", "uniqueItems", "propertyNames", *NOT_JUDGED)
+# By type, since a keyword says nothing about values of other types: the bound from below and the one from above.
+_LENGTHS: Final[Mapping[str, tuple[str, str]]] = {
+    "string": ("minLength", "maxLength"),
+    "array": ("minItems", "maxItems"),
+    "object": ("minProperties", "maxProperties"),
+}
+# What cannot be compared but for being the same.
+_SAME: Final[Mapping[str, tuple[str, ...]]] = {
+    "string": ("pattern", "format", "contentEncoding"),
+    "array": ("uniqueItems",),
+    "object": ("propertyNames",),
+}
 
 
 def range_reasons(writer: Branch, reader: Branch, path: str) -> Iterator[Reason]:
@@ -32,9 +34,9 @@ def range_reasons(writer: Branch, reader: Branch, path: str) -> Iterator[Reason]
             yield from _value(value, reader.schema, path)
         return
     yield from _numbers(writer, reader, path)
-    for keyword, side in _LENGTHS:
+    for keyword, side in zip(_LENGTHS.get(reader.kind, ()), ("lower", "upper"), strict=False):
         yield from _length(keyword, side, writer.schema, reader.schema, path)
-    for keyword in _SAME:
+    for keyword in (*_SAME.get(reader.kind, ()), *NOT_JUDGED):
         wanted, given = reader.schema.get(keyword), writer.schema.get(keyword)
         if wanted is not None and wanted != given and wanted is not False:
             was = "nothing like it" if given is None else repr(given)

@@ -48,15 +48,15 @@ def check_node(
     run = f"run `{repair}`"
     findings = [*_generated(target, files, previous, run), *_peoples(target, files, run)]
     findings.extend(
-        _finding(path, "orphan", "no contract asks for this file any more", run)
+        finding(path, "orphan", "no contract asks for this file any more", run)
         for path in orphans(target, files, previous)
         if path.exists()
     )
     findings.extend(_strays(target, files, previous))
     if not target.marker.exists():
-        findings.append(_finding(target.marker, "missing", "the node's folder is no package", run))
+        findings.append(finding(target.marker, "missing", "the node's folder is no package", run))
     if (target.work / "journal.json").exists():
-        findings.append(_finding(target.work, "interrupted", "a generation was interrupted", run))
+        findings.append(finding(target.work, "interrupted", "a generation was interrupted", run))
     findings.extend(_manifest(target, manifest, previous, run))
     return sorted(set(findings))
 
@@ -68,10 +68,10 @@ def diff_node(target: Target, files: Sequence[SourceFile], previous: Manifest | 
         if file.owner == "people" and path.exists():
             continue
         before = path.read_text("utf-8") if path.is_file() else ""
-        yield from _diff(path, before, file.content, exists=path.is_file())
+        yield from unified(path, before, file.content, exists=path.is_file())
     for path in orphans(target, files, previous):
         if path.is_file():
-            yield from _diff(path, path.read_text("utf-8"), "", exists=True)
+            yield from unified(path, path.read_text("utf-8"), "", exists=True)
 
 
 def _generated(target: Target, files: Sequence[SourceFile], previous: Manifest | None, run: str) -> Iterator[Finding]:
@@ -80,16 +80,16 @@ def _generated(target: Target, files: Sequence[SourceFile], previous: Manifest |
             continue
         path = folder_of(target, file.root) / file.path
         if not path.is_file():
-            yield _finding(path, "missing", "the file is missing", run)
+            yield finding(path, "missing", "the file is missing", run)
             continue
         actual, wanted = sha256_of(path.read_bytes()), sha256_of(file.content.encode())
         if actual == wanted:
             continue
         record = previous.records(file.root).get(file.path) if previous else None
         if record and actual == record.sha256:
-            yield _finding(path, "stale", "the contract or the generator has changed since it was generated", run)
+            yield finding(path, "stale", "the contract or the generator has changed since it was generated", run)
         else:
-            yield _finding(path, "edited", "a generated file was edited by hand", f"change the contract instead; {run}")
+            yield finding(path, "edited", "a generated file was edited by hand", f"change the contract instead; {run}")
 
 
 def _peoples(target: Target, files: Sequence[SourceFile], run: str) -> Iterator[Finding]:
@@ -98,12 +98,12 @@ def _peoples(target: Target, files: Sequence[SourceFile], run: str) -> Iterator[
         if file.owner != "people":
             continue
         if not path.is_file():
-            yield _finding(
+            yield finding(
                 path, "missing", "the file that people write is missing", f"restore it, or {run} to begin anew"
             )
             continue
         for problem in signature_problems(file.content, path.read_text("utf-8")):
-            yield _finding(path, "signature", problem, "change it by hand; it is yours")
+            yield finding(path, "signature", problem, "change it by hand; it is yours")
 
 
 def _strays(target: Target, files: Sequence[SourceFile], previous: Manifest | None) -> Iterator[Finding]:
@@ -112,25 +112,27 @@ def _strays(target: Target, files: Sequence[SourceFile], previous: Manifest | No
         for path in sorted((target.node / folder).rglob("*")):
             relative = path.relative_to(target.node).as_posix()
             if path.is_file() and "__pycache__" not in path.parts and relative not in known:
-                yield _finding(path, "orphan", "nobody generated this file", "delete it")
+                yield finding(path, "orphan", "nobody generated this file", "delete it")
 
 
 def _manifest(target: Target, manifest: Manifest, previous: Manifest | None, run: str) -> Iterator[Finding]:
     path = target.node / MANIFEST_FILE
     if previous is None:
-        yield _finding(path, "missing", "the list of generated files is missing", run)
+        yield finding(path, "missing", "the list of generated files is missing", run)
         return
     if previous.contract_sha256 != manifest.contract_sha256:
-        yield _finding(path, "contract", "the contract, or a file it names, has changed since", run)
+        yield finding(path, "contract", "the contract, or a file it names, has changed since", run)
     elif msgspec.structs.replace(manifest, generated_at=previous.generated_at) != previous:
-        yield _finding(path, "manifest", "the list of generated files is not what it should be", run)
+        yield finding(path, "manifest", "the list of generated files is not what it should be", run)
 
 
-def _finding(path: Path, kind: FindingKind, message: str, repair: str) -> Finding:
+def finding(path: Path, kind: FindingKind, message: str, repair: str) -> Finding:
+    """Return a finding about a file, shown as people see it."""
     return Finding(_shown(path), kind, message, repair)
 
 
-def _diff(path: Path, before: str, after: str, *, exists: bool) -> Iterator[str]:
+def unified(path: Path, before: str, after: str, *, exists: bool) -> Iterator[str]:
+    """Yield the lines of a unified diff of one file."""
     shown = _shown(path)
     yield from difflib.unified_diff(
         before.splitlines(keepends=True),

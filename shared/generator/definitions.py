@@ -118,6 +118,8 @@ def _fields(node: ast.ClassDef, schema: Schema) -> Iterator[FieldPlan]:
             continue
         name = statement.target.id
         default = ast.unparse(statement.value) if statement.value else ""
+        if default == "UNSET" and _null_by_default(schema, name):
+            default = "None"  # the library takes a default of null for none at all
         annotation = _annotation(statement.annotation, has_default=default not in ("", "UNSET"))
         yield FieldPlan(name, annotation, default, _field_description(schema, name))
 
@@ -152,7 +154,15 @@ def _union_parts(node: ast.expr) -> Iterator[ast.expr]:
         yield node
 
 
-def _field_description(schema: Schema, name: str) -> str:
+def _property(schema: Schema, name: str) -> Schema:
     properties = schema.get("properties") or {}
-    described = properties.get(name) or properties.get(name.rstrip("_")) or {}
-    return " ".join(str(described.get("description") or "").split())
+    return properties.get(name) or properties.get(name.rstrip("_")) or {}
+
+
+def _null_by_default(schema: Schema, name: str) -> bool:
+    described = _property(schema, name)
+    return "default" in described and described["default"] is None
+
+
+def _field_description(schema: Schema, name: str) -> str:
+    return " ".join(str(_property(schema, name).get("description") or "").split())

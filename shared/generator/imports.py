@@ -45,6 +45,22 @@ def import_lines(plan: GenerationPlan, sources: Iterable[str], *, without: str =
         without: module that needs no import of itself.
     """
     models = {model.name: f"{plan.package}.models.{model.module}" for model in plan.models if model.module != without}
+    return imports_of({**shared_models(plan), **models}, sources)
+
+
+def shared_models(plan: GenerationPlan) -> dict[str, str]:
+    """Return the modules of the shared models that the contract lists under `dependencies`, by class name."""
+    listed = plan.contract.dependencies
+    return {item.class_name: item.module for item in listed if item.type == "model" and item.module}
+
+
+def imports_of(models: Mapping[str, str], sources: Iterable[str]) -> list[str]:
+    """Return the import lines that pieces of source need, sorted.
+
+    Args:
+        models: the module of each model that may be named.
+        sources: annotations, defaults, lists of names.
+    """
     names = set().union(*map(names_in, sources))
     lines = set()
     for name in names:

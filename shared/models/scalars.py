@@ -12,7 +12,7 @@ Integer: TypeAlias = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 BigInt: TypeAlias = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 # PostgreSQL cannot store NUL in text; refused here, one record fails instead of a batch.
-Text: TypeAlias = Annotated[str, Meta(pattern=r"\A[^\x00]*\Z")]
+Text: TypeAlias = Annotated[str, Meta(pattern=r"^[^\x00]*$")]
 
 AwareDateTime: TypeAlias = Annotated[datetime, Meta(tz=True)]
 NaiveDateTime: TypeAlias = Annotated[datetime, Meta(tz=False)]

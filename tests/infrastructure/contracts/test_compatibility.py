@@ -146,7 +146,7 @@ class Schemas:
             return self._pick(schema["enum"])
         if "anyOf" in schema:
             return self.value(self._pick(schema["anyOf"]))
-        kind = schema["type"]
+        kind = schema["type"] if isinstance(schema["type"], str) else self._pick(schema["type"])
         if kind == "object" and "properties" in schema:
             required = schema["required"]
             chosen = [name for name in schema["properties"] if name in required or self._chance()]
@@ -176,7 +176,7 @@ class Schemas:
 
     def _text(self) -> dict[str, Any]:
         bounds = {key: self._random.randint(0, 4) for key in ("minLength", "maxLength") if self._chance()}
-        return {"type": "string", **bounds}
+        return {"type": "string" if self._chance() else ["string", "null"], **bounds}
 
     def _enum(self) -> dict[str, Any]:
         return {"enum": self._random.sample(ENUM, self._random.randint(1, 4))}
@@ -196,6 +196,8 @@ class Schemas:
         return {"type": "object", "additionalProperties": self.any(depth)}
 
     def _with_other_bound(self, schema: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(schema.get("type"), list):
+            return {**schema, "type": "string"}
         keys = {"string": ("minLength", "maxLength"), "array": ("maxItems",)}.get(str(schema.get("type")), BOUNDS)
         if schema.get("type") not in ("integer", "number", "string", "array"):
             return schema

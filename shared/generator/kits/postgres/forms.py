@@ -10,6 +10,7 @@ import msgspec
 
 from omnibase_infra.shared.contracts.model import POSTGRES_POOL, SETTINGS, Contract, Operation
 from omnibase_infra.shared.contracts.statement_file import StatementFile
+from omnibase_infra.shared.generator.kits.postgres.shared_forms import SharedForm, shared_or_own
 from omnibase_infra.shared.generator.kits.postgres.sql_types import AnalysedStatement, Column, Parameter
 from omnibase_infra.shared.generator.names import model_name
 from omnibase_infra.shared.generator.plan import (
@@ -25,6 +26,9 @@ from omnibase_infra.shared.generator.samples import WRONG, refusals_of, sample_f
 from omnibase_infra.shared.generator.services import service_plan
 
 _TAG_FIELD: Final = "statement"
+_QUERY_REQUEST: Final = "ModelPostgresQueryRequest"
+_QUERY: Final = "ModelPostgresQueryResponse"
+_HEALTH: Final = "ModelPostgresHealthResponse"
 # Names that `processors/statements.py` has already.
 _TABLES: Final = ("STATEMENTS", "COMMANDS")
 _ROW_COUNT: Final = FieldPlan("row_count", "int", description="rows returned, or changed when none are returned.")
@@ -266,7 +270,9 @@ def plan_query(contract: Contract, operation: Operation, _statements: Sequence[P
     return KitOperation(
         request=request.name,
         response=response.name,
-        models=(column, request, response),
+        models=shared_or_own(
+            contract, (SharedForm(_QUERY_REQUEST, request, limit), SharedForm(_QUERY, response, 0, column))
+        ),
         services=(_service(contract, POSTGRES_POOL), _service(contract, SETTINGS)),
         payloads=(payload,),
         refusals=(
@@ -307,7 +313,7 @@ def plan_health(contract: Contract, operation: Operation, _statements: Sequence[
     return KitOperation(
         request=request.name,
         response=response.name,
-        models=(pool, request, response),
+        models=(request, *shared_or_own(contract, (SharedForm(_HEALTH, response, 0, pool),))),
         services=(_service(contract, POSTGRES_POOL),),
         payloads=({},),
         refusals=(RefusalPlan([], "Expected `object`, got `array`"),),
