@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 import re
 
 import pytest
 
 from omnibase_infra.shared.core.errors import DependencyUnavailableError
+from omnibase_infra.shared.local_services import PostgresService
 from omnibase_infra.shared.models.infrastructure.model_health_check import ModelHealthCheck
 from omnibase_infra.shared.postgres.connection_pool import PoolOptions, PostgresConnectionPool
 from omnibase_infra.shared.postgres.health_monitor import HealthThresholds, PostgresHealthMonitor
@@ -133,3 +135,28 @@ async def test_the_shared_form_carries_the_same_facts(postgres_connection_pool: 
     assert check.details["pool_max"] == "10"
     assert check.details["server_version"]
     assert check.checked_at.endswith("Z")
+
+
+async def test_a_server_that_became_a_replica_is_left_and_one_that_is_promoted_is_taken_again(
+    own_server: PostgresService, own_dsn: str
+) -> None:
+    """A real server in recovery: what a worker meets when the primary fails over to another one."""
+    async with PostgresConnectionPool(own_dsn, PoolOptions(minimum=0, acquire_timeout=10)) as pool:
+        monitor = PostgresHealthMonitor(pool, RELAXED)
+        assert (await monitor.check()).role == "primary"
+        await asyncio.to_thread(own_server.stop)
+        (own_server._cluster.data / "standby.signal").touch()
+        await asyncio.to_thread(own_server.start)
+        async with pool.acquire() as connection:
+            old = connection.get_server_pid()
+        with pytest.raises(DependencyUnavailableError, match="PostgreSQL is read-only: it is a replica"):
+            await monitor.ping()
+        assert monitor.last is not None
+        assert (monitor.last.role, monitor.last.status) == ("replica", "degraded")
+        assert monitor.last.message == "the server is a replica"
+        async with pool.acquire() as connection:
+            # Those made before it was found out would stay with a server that is not the primary.
+            assert connection.get_server_pid() != old
+            await connection.fetchval("SELECT pg_promote()")
+        await monitor.ping()
+        assert (monitor.last.role, monitor.last.status) == ("primary", "healthy")
