@@ -9,25 +9,36 @@ import asyncio
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import CodeType, FrameType
 from typing import Final
 
 import msgspec
 
 # Whose frames say nothing about who wants a connection.
-_OURS: Final = (str(Path(__file__).parent), "contextlib.py")
+_OURS: Final = str(Path(__file__).parent)
+_LIBRARY: Final = "contextlib.py"
 _SHOWN_PARTS: Final = 3
 
 
 class Lease:
-    """A connection that is lent. Times are the event loop's."""
+    """A connection that is lent. Times are the event loop's. Holds no frame, which would keep its variables alive."""
 
-    __slots__ = ("reported", "since", "task", "where")
+    __slots__ = ("code", "line", "reported", "since", "task")
 
-    def __init__(self, where: str, task: str, since: float) -> None:
-        self.where = where
+    def __init__(self, code: CodeType | None, line: int, task: str, since: float) -> None:
+        self.code = code
+        self.line = line
         self.task = task
         self.since = since
         self.reported = False
+
+    @property
+    def place(self) -> str:
+        """Return file, line and function of who acquired it."""
+        if self.code is None:
+            return "unknown"
+        file = "/".join(Path(self.code.co_filename).parts[-_SHOWN_PARTS:])
+        return f"{file}:{self.line} in {self.code.co_qualname}"
 
 
 class OverdueLease(msgspec.Struct, frozen=True):
@@ -59,7 +70,8 @@ class LeaseWatch:
     def begin(self) -> Lease:
         """Note that the caller's caller gets a connection."""
         task = asyncio.current_task()
-        lease = Lease(_place(), task.get_name() if task is not None else "", asyncio.get_running_loop().time())
+        code, line = _place()
+        lease = Lease(code, line, task.get_name() if task is not None else "", asyncio.get_running_loop().time())
         self._leases.add(lease)
         return lease
 
@@ -90,14 +102,14 @@ def _since(lease: Lease) -> float:
 
 
 def _overdue(lease: Lease, now: float) -> OverdueLease:
-    return OverdueLease(lease.where, lease.task, round(now - lease.since, 1))
+    return OverdueLease(lease.place, lease.task, round(now - lease.since, 1))
 
 
-def _place() -> str:
-    frame = sys._getframe(2)
-    while frame.f_code.co_filename.startswith(_OURS[0]) or frame.f_code.co_filename.endswith(_OURS[1]):
-        if frame.f_back is None:
-            return "unknown"
+def _place() -> tuple[CodeType | None, int]:
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        code = frame.f_code
+        if not code.co_filename.startswith(_OURS) and not code.co_filename.endswith(_LIBRARY):
+            return code, frame.f_lineno
         frame = frame.f_back
-    file = "/".join(Path(frame.f_code.co_filename).parts[-_SHOWN_PARTS:])
-    return f"{file}:{frame.f_lineno} in {frame.f_code.co_qualname}"
+    return None, 0
