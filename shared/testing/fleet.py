@@ -13,11 +13,10 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, Final
@@ -38,30 +37,15 @@ from omnibase_infra.shared.kafka.admin import KafkaTopicAdmin
 from omnibase_infra.shared.kafka.producer_pool import ProducerPool
 from omnibase_infra.shared.kafka.producer_watch import REASON
 from omnibase_infra.shared.testing.kafka_fixtures import read_topic
+from omnibase_infra.shared.testing.waiting import wait_for_condition
 from omnibase_infra.topics.provisioning import provision
 from omnibase_infra.topics.topic_registry import TopicRegistry
 
 READY_SECONDS: Final = 30.0
 RUN_MODULE: Final = ("omnibase_infra.shared.cli.main",)
-_LOOK_SECONDS: Final = 0.05
 
 
-async def eventually(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
-    """Wait until `condition()`, or what it returns when awaited, is truthy; return it.
-
-    Raises:
-        AssertionError: it did not come true in time; says what was waited for.
-    """
-    deadline = time.monotonic() + seconds
-    while True:
-        value = condition()
-        if asyncio.iscoroutine(value):
-            value = await value
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds:g} s: {what}; last seen: {value!r}")
-        await asyncio.sleep(_LOOK_SECONDS)
+eventually = wait_for_condition
 
 
 class WorkerProcess:

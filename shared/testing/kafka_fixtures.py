@@ -30,6 +30,7 @@ from omnibase_infra.shared.kafka.consumer_factory import (
 from omnibase_infra.shared.kafka.producer_pool import ProducerPool
 from omnibase_infra.shared.kafka.security import security_config
 from omnibase_infra.shared.local_services import KafkaService, down, up
+from omnibase_infra.shared.testing.docker_services import docker_kafka, in_docker
 
 REQUEST_SECONDS = 30.0
 
@@ -184,9 +185,13 @@ def read_topic(consumer: Consumer, topic: str, timeout_seconds: float = REQUEST_
 
 
 @pytest.fixture(scope="session")
-def kafka_container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
-    """A real broker for the whole test process."""
+def kafka_container(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    """A real broker for the whole test process: a local one, or in a container with `--services=docker`."""
     folder = tmp_path_factory.mktemp("kafka") / ".omnibase"
+    if in_docker(request.config):
+        with docker_kafka() as address:
+            yield KafkaServer(address, folder / ENV_FILE)
+        return
     variables = up(folder, only=["kafka"])
     yield KafkaServer(variables["OMNIBASE_KAFKA_BOOTSTRAP_SERVERS"], folder / ENV_FILE)
     down(folder, delete_data=True)

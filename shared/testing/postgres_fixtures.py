@@ -28,6 +28,7 @@ from omnibase_infra.shared.postgres.migrations import (
     newest_node_folders,
     read_migrations,
 )
+from omnibase_infra.shared.testing.docker_services import docker_postgres, in_docker
 
 T = TypeVar("T")
 
@@ -64,8 +65,14 @@ class PostgresDatabase:
 
 
 @pytest.fixture(scope="session")
-def postgres_container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """A real server for the whole test process."""
+def postgres_container(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PostgresServer]:
+    """A real server for the whole test process: a local one, or in a container with `--services=docker`."""
+    if in_docker(request.config):
+        with docker_postgres() as dsn:
+            yield PostgresServer(dsn)
+        return
     folder = tmp_path_factory.mktemp("postgres") / ".omnibase"
     variables = up(folder, only=["postgres"])
     yield PostgresServer(variables["OMNIBASE_POSTGRES_DSN"])
@@ -109,7 +116,9 @@ def postgres_migration_applied(
 @pytest.fixture
 async def postgres_connection_pool(postgres_test_db: PostgresDatabase) -> AsyncIterator[PostgresConnectionPool]:
     """An open pool on the test's database."""
-    async with PostgresConnectionPool(postgres_test_db.dsn, PoolOptions(minimum=1, maximum=10, application_name="test")) as pool:
+    async with PostgresConnectionPool(
+        postgres_test_db.dsn, PoolOptions(minimum=1, maximum=10, application_name="test")
+    ) as pool:
         yield pool
 
 
