@@ -15,7 +15,7 @@ from typing import Final
 import asyncpg
 import uvloop
 from rich.console import Console
-from tests.performance import cold_start, command_throughput, noop_throughput, request_latency
+from tests.performance import cold_start, command_throughput, noop_throughput, observed_commands, request_latency
 from tests.performance.figures import BenchmarkError, Section
 from tests.performance.machine import machine_facts, run_facts, version_facts
 from tests.performance.report import check_document, print_sections, write_document
@@ -29,6 +29,7 @@ DOCUMENT: Final = Path("docs/benchmarks.md")
 BENCHMARKS: Final[dict[str, Callable[[Servers, Scale, Say], Awaitable[Section]]]] = {
     "noop": noop_throughput.measure,
     "commands": command_throughput.measure,
+    "observed": observed_commands.measure,
     "latency": request_latency.measure,
     "cold-start": cold_start.measure,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 
 import msgspec
 from tests.performance.figures import BenchmarkError, Figure, Floor, Section, expect, ratios
@@ -24,7 +25,7 @@ SELECT count(*) FROM (
 ) AS stored WHERE previous >= sequence"""
 
 
-class _Executed(msgspec.Struct, frozen=True):
+class Executed(msgspec.Struct, frozen=True):
     """One round of commands. CPU time and memory are the worker's."""
 
     per_second: float
@@ -39,12 +40,12 @@ async def measure(servers: Servers, scale: Scale, say: Say) -> Section:
         BenchmarkError: rows are missing, doubled or out of order, or answers or commits are missing.
     """
     plain: list[InsertResult] = []
-    executed: list[_Executed] = []
+    executed: list[Executed] = []
     for number in range(1, scale.rounds + 1):
         async with servers.fleet(f"commands-{number}") as fleet:
             plain.append(await _plain_inserts(fleet, scale.commands))
             say(f"round {number}: {scale.commands / plain[-1].seconds:,.0f} rows/s by plain inserts")
-            executed.append(await _commands(fleet, scale.commands))
+            executed.append(await run_commands(fleet, scale.commands))
             say(f"round {number}: {executed[-1].per_second:,.0f} commands/s")
     return _section(plain, executed, scale.commands)
 
@@ -56,7 +57,20 @@ async def _plain_inserts(fleet: Fleet, rows: int) -> InsertResult:
     return result
 
 
-async def _commands(fleet: Fleet, count: int) -> _Executed:
+async def run_commands(
+    fleet: Fleet, count: int, meanwhile: Callable[[WorkerProcess], Awaitable[None]] | None = None, **environment: str
+) -> Executed:
+    """Have a worker process work off a backlog of commands.
+
+    Args:
+        fleet: with fresh tables and topics.
+        count: commands.
+        meanwhile: runs beside the measurement, from its first answers on; cancelled at its end.
+        environment: further settings of the worker.
+
+    Raises:
+        BenchmarkError: some were not done, or not once and in order.
+    """
     commands = [
         fleet.command("execute_statement", event.request(), subject=str(event.order_id))
         for event in order_events(count)
@@ -64,13 +78,32 @@ async def _commands(fleet: Fleet, count: int) -> _Executed:
     for first in range(0, count, BATCH):
         await fleet.send(commands[first : first + BATCH])
     admin = topic_admin(fleet.settings)
-    process = fleet.start(OMNIBASE_LOG_LEVEL="warning")
-    result = await _watched(process, admin, fleet.physical(fleet.spec.publish[0]), count)
+    process = fleet.start(OMNIBASE_LOG_LEVEL="warning", **environment)
+    beside: list[asyncio.Task[None]] = []
+
+    def on_first() -> None:
+        if meanwhile is not None:
+            beside.append(asyncio.create_task(_awaited(meanwhile, process)))
+
+    try:
+        result = await _watched(process, admin, fleet.physical(fleet.spec.publish[0]), count, on_first)
+    finally:
+        for task in beside:
+            task.cancel()
+        for failure in await asyncio.gather(*beside, return_exceptions=True):
+            if isinstance(failure, Exception):
+                raise BenchmarkError(f"what ran beside the measurement failed: {failure!r}") from failure
     await _expect_done(fleet, process, admin, [command.id for command in commands])
     return result
 
 
-async def _watched(process: WorkerProcess, admin: KafkaTopicAdmin, answers: str, count: int) -> _Executed:
+async def _awaited(meanwhile: Callable[[WorkerProcess], Awaitable[None]], process: WorkerProcess) -> None:
+    await meanwhile(process)
+
+
+async def _watched(
+    process: WorkerProcess, admin: KafkaTopicAdmin, answers: str, count: int, on_first: Callable[[], None]
+) -> Executed:
     """Measure from the first answers that are seen in the log to the last."""
     seen = first = 0
     began = cpu_began = 0.0
@@ -85,13 +118,14 @@ async def _watched(process: WorkerProcess, admin: KafkaTopicAdmin, answers: str,
             raise BenchmarkError(f"{seen} of {count} commands were answered:\n{process.log[-2000:]}")
         if found and not first:
             first, began, cpu_began = found, now, cpu_seconds(process.pid)
+            on_first()
         if found >= count:
             break
         await asyncio.sleep(_LOOK_SECONDS)
     measured = count - first
     expect(measured > 0, f"{count} commands are too few to be measured")
     cpu = cpu_seconds(process.pid) - cpu_began
-    return _Executed(
+    return Executed(
         per_second=measured / (now - began),
         cpu_microseconds=cpu / measured * 1e6,
         peak_megabytes=resident_megabytes(process.pid, peak=True),
@@ -124,7 +158,7 @@ async def _expect_rows(fleet: Fleet, count: int) -> None:
     expect(not broken, f"{broken} rows are out of order")
 
 
-def _section(plain: list[InsertResult], executed: list[_Executed], count: int) -> Section:
+def _section(plain: list[InsertResult], executed: list[Executed], count: int) -> Section:
     inserts = Figure(
         name="plain inserts by asyncpg",
         unit="rows/s",
