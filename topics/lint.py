@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from omnibase_infra.shared.contracts.loader import shown_path
 from omnibase_infra.shared.contracts.model import Contract
@@ -10,14 +10,39 @@ from omnibase_infra.shared.contracts.yaml_source import Path, YamlSource, read_y
 from omnibase_infra.shared.core.errors import Problem
 from omnibase_infra.topics.catalogue import derive
 from omnibase_infra.topics.declarations import from_contract
+from omnibase_infra.topics.payload_schemas import PayloadSchema, SchemaBreak, schema_breaks
 from omnibase_infra.topics.policy import DEFAULT_POLICY, TopicPolicy, Violation, violations
 
 
-def lint(contracts: Sequence[Contract], policy: TopicPolicy = DEFAULT_POLICY) -> list[Problem]:
-    """Return what is beyond the policy in contracts that passed their own checks, sorted by place."""
+def lint(
+    contracts: Sequence[Contract], policy: TopicPolicy = DEFAULT_POLICY, schemas: Iterable[PayloadSchema] = ()
+) -> list[Problem]:
+    """Return what is beyond the policy in contracts that passed their own checks, sorted by place.
+
+    Args:
+        contracts: of the whole fleet.
+        policy: what topics may ask of a cluster.
+        schemas: payloads of the generated nodes, to see whether who writes and who reads them agree.
+    """
     newest = {contract.worker: contract for contract in sorted(contracts, key=lambda item: item.version)}
     found = violations(derive(from_contract(contract) for contract in contracts), policy)
-    return sorted(_located(newest[item.worker], item) for item in found)
+    by_version = {(item.worker, str(item.version)): item for item in contracts}
+    breaks = [
+        _at_operation(contract, item)
+        for item in schema_breaks(schemas)
+        if (contract := by_version.get((item.worker, ".".join(map(str, item.version))))) is not None
+    ]
+    return sorted([*(_located(newest[item.worker], item) for item in found), *breaks])
+
+
+def _at_operation(contract: Contract, broken: SchemaBreak) -> Problem:
+    source = read_yaml(contract.path.read_bytes(), shown_path(contract.path))
+    names = [entry.get("name") for entry in source.data["io_operations"]]
+    place: Path = ("io_operations",)
+    if broken.operation in names:
+        place = ("io_operations", names.index(broken.operation), "name")
+    position = source.position(place)
+    return Problem(source.file, position.line, position.column, broken.message, broken.rule)
 
 
 def _located(contract: Contract, violation: Violation) -> Problem:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 import typer
 
+from omnibase_infra.shared.cli.contract_diff import diff
 from omnibase_infra.shared.core.errors import ConfigurationError, Problem
 
 if TYPE_CHECKING:
@@ -19,11 +20,12 @@ EXIT_PROBLEMS: Final = 1
 EXIT_CONFIGURATION: Final = 2
 
 app = typer.Typer(name="contract", no_args_is_help=True, rich_markup_mode=None)
+app.command()(diff)
 
 
 @app.callback()
 def contract() -> None:
-    """What contracts say, checked."""
+    """What contracts say, checked, and what their changes break."""
 
 
 class LintReport(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "publish": ("publish", "Send a command to a worker, and wait for its answer."),
     "tail": ("tail", "Follow answers, commands or dead letters."),
     "generate": ("generate", "Write nodes from their contracts; --check and --diff look for drift."),
-    "contract": ("contract", "Check contracts, every problem at once."),
+    "contract": ("contract", "Check contracts, every problem at once; say what a change breaks."),
     "topics": ("topics", "Lint, plan, apply, check and list the fleet's topics."),
     "acls": ("acls", "Plan, apply and list what each worker may do on the cluster."),
     "offsets": ("offsets", "Show and, guarded, reset a worker's committed offsets."),

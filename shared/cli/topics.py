@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from omnibase_infra.shared.core.worker_spec import WorkerSpec
     from omnibase_infra.topics.catalogue import Catalogue, TopicEntry
     from omnibase_infra.topics.changes import Action, Plan
+    from omnibase_infra.topics.payload_schemas import PayloadSchema, SchemaBreak
     from omnibase_infra.topics.provisioning import ApplyReport, DriftReport, Outcome
     from omnibase_infra.topics.topic_registry import TopicRegistry
 
@@ -50,7 +51,9 @@ _MARKS: Final = {
 
 @app.command()
 def lint(nodes: Nodes = None, as_json: AsJson = False) -> None:
-    """Check the topics of all contracts, each and together, and the policy on topics; needs no cluster.
+    """Check the topics of all contracts, each and together, the policy on topics, and who can read what; needs no cluster.
+
+    Payloads are those of the generated nodes: versions of one major, and consumers of another worker's events.
 
     Exit codes: 0 no problem, 1 problems, 2 wrong usage.
     """
@@ -67,7 +70,7 @@ def lint(nodes: Nodes = None, as_json: AsJson = False) -> None:
         chosen = [find_node(node, found) for node in nodes or []] or locations
         # The budget is counted with the other topic rules, by the catalogue itself.
         fleet = load_fleet(locations, _kits(), FleetPolicy(partition_budget=sys.maxsize))
-        problems = [*fleet.problems, *lint_topics(fleet.contracts, DEFAULT_POLICY)]
+        problems = [*fleet.problems, *lint_topics(fleet.contracts, DEFAULT_POLICY, _payload_schemas())]
         folders = tuple(f"{shown_path(location.folder)}/" for location in chosen)
         shown = sorted(problem for problem in problems if problem.file.startswith(folders))
     if as_json:
@@ -131,7 +134,7 @@ def apply(
 
 @app.command()
 def check(nodes: Nodes = None, as_json: AsJson = False) -> None:
-    """Compare the cluster with the contracts: missing and differing topics, lost offsets, stray topics of the realm.
+    """Compare the cluster with the contracts: missing and differing topics, lost offsets, stray topics, unreadable payloads.
 
     Exit codes: 0 no difference, 1 the cluster cannot be asked, 2 there are differences, or settings are wrong.
     """
@@ -140,11 +143,14 @@ def check(nodes: Nodes = None, as_json: AsJson = False) -> None:
     with console.reported_errors():
         session = _Session(nodes)
         drift = check_cluster(session.admin, session.catalogue, session.realm, session.registry.catalogue)
+        breaks = session.schema_breaks()
     if as_json:
-        console.print_json(drift)
+        console.print_json({**_builtins(drift), "schema_breaks": breaks})
     else:
         _print_drift(drift)
-    raise typer.Exit(exit_codes.USAGE if drift.has_drift else exit_codes.OK)
+        for item in breaks:
+            typer.echo(f"! {item.worker} {'.'.join(map(str, item.version))}: {item.message} [{item.rule}]")
+    raise typer.Exit(exit_codes.USAGE if drift.has_drift or breaks else exit_codes.OK)
 
 
 @app.command(name="list")
@@ -196,6 +202,13 @@ class _Session:
         self.catalogue = _of_nodes(self.registry.catalogue, nodes)
         self.admin = KafkaTopicAdmin(settings, log=console.quiet)
 
+    def schema_breaks(self) -> list[SchemaBreak]:
+        """Return the payloads of these workers that somebody cannot read."""
+        from omnibase_infra.topics.payload_schemas import schema_breaks
+
+        workers = {entry.owner for entry in self.catalogue.entries}
+        return [item for item in schema_breaks(_payload_schemas()) if item.worker in workers]
+
 
 def _registry(settings: Settings) -> TopicRegistry:
     from omnibase_infra.topics.topic_registry import TopicRegistry, replication_factor
@@ -210,6 +223,20 @@ def _specs() -> list[WorkerSpec]:
     if not versions:
         raise UnknownNodeError("there are no generated nodes", hint="run `omninode generate`")
     return [load_spec(item.node, ".".join(map(str, item.version))) for item in versions]
+
+
+def _payload_schemas() -> list[PayloadSchema]:
+    from omnibase_infra.shared.registry.nodes import node_versions
+    from omnibase_infra.shared.registry.payload_schemas import node_schemas
+
+    return [schema for node in node_versions() for schema in node_schemas(node)]
+
+
+def _builtins(drift: DriftReport) -> dict[str, object]:
+    import msgspec
+
+    found: dict[str, object] = msgspec.to_builtins(drift)
+    return found
 
 
 def _of_nodes(catalogue: Catalogue, nodes: Sequence[str] | None) -> Catalogue:

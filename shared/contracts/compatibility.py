@@ -18,7 +18,7 @@ Mode = Literal["NONE", "BACKWARD", "FORWARD", "FULL"]
 Direction = Literal["BACKWARD", "FORWARD"]
 Schema = Mapping[str, Any]
 
-MODES: Final = get_args(Mode)
+MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 
 
 class Incompatibility(msgspec.Struct, frozen=True, order=True):

@@ -264,7 +264,7 @@ def _closed(schema: Any) -> Any:
     return {**closed, "additionalProperties": False} if isinstance(schema.get("properties"), dict) else closed
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(seed=st.integers(min_value=0), mode=st.sampled_from(("BACKWARD", "FORWARD", "FULL")))
 def test_a_value_that_is_valid_for_the_writer_is_valid_for_the_reader_when_the_change_is_called_compatible(
     seed: int, mode: Mode
@@ -283,7 +283,7 @@ def test_a_value_that_is_valid_for_the_writer_is_valid_for_the_reader_when_the_c
                     assert _is_valid(value, reader), (mode, writer, reader, value)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(seed=st.integers(min_value=0))
 def test_a_schema_is_compatible_with_itself(seed: int) -> None:
     schemas = Schemas(seed)

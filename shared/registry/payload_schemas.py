@@ -1,0 +1,50 @@
+"""JSON Schemas of the payloads of generated nodes, from their models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from omnibase_infra.shared.registry.nodes import NodeVersion, load_models, load_spec
+from omnibase_infra.topics.payload_schemas import PayloadSchema, Role
+
+
+def node_schemas(node: NodeVersion) -> list[PayloadSchema]:
+    """Return the schema of each request and each answer of a generated node.
+
+    Raises:
+        GenerationDriftError: it was generated for another runtime.
+    """
+    version = ".".join(map(str, node.version))
+    spec, models = load_spec(node.node, version), load_models(node.node, version)
+    return [
+        PayloadSchema(
+            worker=spec.worker,
+            version=node.version,
+            operation=operation,
+            role=role,
+            topic=topic,
+            event_type=event_type,
+            model=urn.split(":")[3],
+            schema=schema_document(model, urn),
+        )
+        for operation, role, topic, event_type, urn, model in _messages(spec, models)
+    ]
+
+
+def schema_document(model: Any, urn: str) -> dict[str, Any]:
+    """Return a model as a JSON Schema document; `urn` becomes its `$id`, its name the title."""
+    found = msgspec.json.schema(model)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": urn, "title": urn.split(":")[3], **found}
+
+
+def _messages(spec: Any, models: Any) -> Iterator[tuple[str, Role, str, str, str, Any]]:
+    for operation in spec.operations:
+        request = models.REQUEST_MODELS[operation.name]
+        yield operation.name, "request", operation.topic, operation.event_type, operation.request_schema, request
+        if operation.answer_topic:
+            response = models.RESPONSE_MODELS[operation.name]
+            topic, urn = operation.answer_topic, operation.completed_schema
+            yield operation.name, "response", topic, operation.completed_type, urn, response
