@@ -90,7 +90,7 @@ async def _server_version(settings: Settings) -> str:
     from omnibase_infra.shared.postgres.connection_pool import PostgresConnectionPool
 
     async with (
-        PostgresConnectionPool.from_settings(settings, application_name="omninode doctor") as pool,
+        PostgresConnectionPool.from_settings(settings, application_name="omninode doctor", minimum=0) as pool,
         pool.acquire() as connection,
     ):
         return str(await connection.fetchval("SHOW server_version"))
@@ -130,7 +130,7 @@ async def _verify(settings: Settings, found: Sequence[Statement]) -> list[Statem
     from omnibase_infra.shared.postgres.statements import verify_statements
 
     async with (
-        PostgresConnectionPool.from_settings(settings, application_name="omninode doctor") as pool,
+        PostgresConnectionPool.from_settings(settings, application_name="omninode doctor", minimum=0) as pool,
         pool.acquire() as connection,
     ):
         return await verify_statements(connection, found)

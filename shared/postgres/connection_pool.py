@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 import asyncpg
+import msgspec
 
 from omnibase_infra.shared.core.errors import (
     ConfigurationError,
@@ -117,16 +118,25 @@ class PostgresConnectionPool:
         settings: Settings,
         *,
         application_name: str = "omnibase",
+        minimum: int | None = None,
         query_metrics: QueryMetrics | None = None,
         credentials: CredentialsSource | None = None,
         sink: PoolSink | None = None,
     ) -> PostgresConnectionPool:
         """Return a pool as the process settings say.
 
+        Args:
+            settings: of the process.
+            application_name: how the sessions are named in `pg_stat_activity`.
+            minimum: connections kept open, in place of the setting: 0 for who asks once and ends.
+            query_metrics / credentials / sink: as for the pool itself.
+
         Raises:
             SettingsError: no address is set, or it is malformed.
         """
         options = PoolOptions.from_settings(settings, application_name=application_name)
+        if minimum is not None:
+            options = msgspec.structs.replace(options, minimum=minimum)
         return cls(require_postgres(settings), options, query_metrics=query_metrics, credentials=credentials, sink=sink)
 
     def __repr__(self) -> str:
