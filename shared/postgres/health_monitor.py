@@ -9,6 +9,7 @@ The runtime's own look each second is one of these checks, so that watching cost
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
@@ -137,6 +138,11 @@ class PostgresHealthMonitor:
             answer = await self._look()
         except DependencyError as error:
             self._judge(None, error)
+            raise
+        except asyncio.CancelledError:
+            # Who pings has a shorter patience than the pool; what is remembered must not stay healthy meanwhile.
+            late = DependencyUnavailableError("PostgreSQL did not answer in time", dependency=DEPENDENCY)
+            self._judge(None, late)
             raise
         self._judge(answer, None)
         if answer.role == "replica":

@@ -9,7 +9,7 @@ from omnibase_infra.shared.core.errors import DependencyUnavailableError
 from omnibase_infra.shared.local_services import PostgresService
 from omnibase_infra.shared.models.infrastructure.model_health_check import ModelHealthCheck
 from omnibase_infra.shared.postgres.connection_pool import PoolOptions, PostgresConnectionPool
-from omnibase_infra.shared.postgres.health_monitor import HealthThresholds, PostgresHealthMonitor
+from omnibase_infra.shared.postgres.health_monitor import HealthThresholds, PostgresHealth, PostgresHealthMonitor
 from omnibase_infra.shared.testing.manual_clock import ManualClock
 from omnibase_infra.shared.testing.postgres_fixtures import PostgresDatabase
 
@@ -83,8 +83,19 @@ async def test_what_can_only_read_is_no_place_to_work_at(postgres_test_db: Postg
         assert (monitor.last.role, monitor.last.status) == ("primary", "degraded")
 
 
+async def test_a_ping_that_is_given_up_is_remembered_as_no_answer(postgres_test_db: PostgresDatabase) -> None:
+    async with PostgresConnectionPool(postgres_test_db.dsn, PoolOptions(minimum=0, maximum=1)) as pool:
+        monitor = PostgresHealthMonitor(pool, RELAXED)
+        await monitor.ping()
+        async with pool.acquire():
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(monitor.ping(), 0.05)
+        assert monitor.last is not None
+        assert (monitor.last.status, monitor.last.message) == ("unhealthy", "PostgreSQL did not answer in time")
+
+
 async def test_a_failed_ping_is_remembered(unused_tcp_port: int) -> None:
-    seen = []
+    seen: list[PostgresHealth] = []
     async with PostgresConnectionPool(
         f"postgresql://u:hidden@127.0.0.1:{unused_tcp_port}/db", PoolOptions(minimum=0)
     ) as pool:
