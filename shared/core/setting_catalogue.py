@@ -17,6 +17,7 @@ SECTIONS: Final = (
     ("Kafka", ("kafka_",)),
     ("PostgreSQL", ("postgres_",)),
     ("Secrets", ("vault_", "secrets_")),
+    ("Schema registry", ("schema_registry_",)),
     ("Logs", ("log_",)),
     ("Traces", ("otlp_", "trace_")),
     ("Traces", ("otlp_", "trace_")),

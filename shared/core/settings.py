@@ -122,6 +122,26 @@ class Settings(BaseSettings):
         5.0, ge=0.05, description="How often the file of a `file://` reference is looked at for a change."
     )
 
+    schema_registry_url: str | None = Field(
+        None, description="Confluent-compatible schema registry, https://host:port, that `omninode schemas` publishes to."
+    )
+    schema_registry_user: str | None = Field(None, description="For basic authentication.")
+    schema_registry_password: SecretStr | None = Field(None, description="For basic authentication.")
+    schema_registry_ca_location: Path | None = Field(None, description="CA bundle of the registry; unset: the system's.")
+    schema_registry_compatibility: Literal[
+        "BY_ROLE",
+        "NONE",
+        "BACKWARD",
+        "BACKWARD_TRANSITIVE",
+        "FORWARD",
+        "FORWARD_TRANSITIVE",
+        "FULL",
+        "FULL_TRANSITIVE",
+    ] = Field("BY_ROLE", description="What is set on each subject; BY_ROLE: requests BACKWARD, answers FORWARD.")
+    schema_registry_timeout_seconds: float = Field(
+        10.0, gt=0, le=120, description="Longest wait for one answer of the registry."
+    )
+
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Lines below it are not written."
     )
