@@ -71,6 +71,7 @@ SERVICES: Final = (
     KnownService("consul_client", "ConsulClient", "consul"),
     KnownService("vault_client", "VaultClient", "vault"),
     KnownService(SETTINGS, "Settings", "settings", is_server=False),
+    KnownService("metrics_registry", "MetricsRegistry", "metrics", is_server=False),
 )
 
 _STATEMENT_PATH: Final = {

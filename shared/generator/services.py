@@ -14,10 +14,12 @@ SERVICE_MODULES: Final = {
     "ConsulClient": "omnibase_infra.shared.consul.client",
     "VaultClient": "omnibase_infra.shared.vault.client",
     "Settings": "omnibase_infra.shared.core.settings",
+    "MetricsRegistry": "omnibase_infra.shared.observability.metrics_registry",
 }
 
 _EXAMPLES: Final = {
     "PostgresConnectionPool": 'PostgresConnectionPool("postgresql://nobody@127.0.0.1:1/nothing")',
+    "MetricsRegistry": "MetricsRegistry()",
     "Settings": 'Settings.model_validate({"env": "test"})',
 }
 
