@@ -14,6 +14,7 @@ from confluent_kafka.admin import (
     AclOperation,
     AclPermissionType,
     AdminClient,
+    ConfigResource,
     ResourcePatternType,
     ResourceType,
 )
@@ -63,7 +64,7 @@ class KafkaAclAdmin:
         self._address = require_kafka(settings)
         self._timeout = timeout_seconds
         self._reasons: list[KafkaError] = []
-        self._is_known = False
+        self._brokers: tuple[int, ...] = ()
         client_log = ClientLog(log, "acl-admin")
 
         def note(error: KafkaError) -> None:
@@ -100,7 +101,10 @@ class KafkaAclAdmin:
         found = self._ask(
             lambda: [self._client.describe_acls(everything, request_timeout=self._timeout)], "the access-control lists"
         )
-        return [_rule(binding) for bindings in found for binding in bindings]
+        rules = [_rule(binding) for bindings in found for binding in bindings]
+        if not rules and not self._has_authorizer():
+            raise self._without_authorizer()
+        return rules
 
     def grant(self, rules: Sequence[AclRule]) -> None:
         """Allow these; some may be allowed already."""
@@ -119,13 +123,28 @@ class KafkaAclAdmin:
                 "a revocation of rights",
             )
 
+    def _has_authorizer(self) -> bool:
+        """Return whether lists are obeyed: a cluster that knows none answers as one whose lists are empty."""
+        broker = ConfigResource(ResourceType.BROKER, str(min(self._brokers)))
+        what = "the settings of its brokers"
+        (settings,) = self._ask(
+            lambda: self._client.describe_configs([broker], request_timeout=self._timeout).values(), what
+        )
+        return bool(settings["authorizer.class.name"].value)
+
+    def _without_authorizer(self) -> ClusterRefusedError:
+        return ClusterRefusedError(
+            f"the cluster at {self._address} has no authorizer: everybody may do everything",
+            hint="set authorizer.class.name on its brokers",
+        )
+
     def _ask(self, request: Callable[[], Iterable[Future[T]]], what: str) -> list[T]:
         """Send a request and return its answers, all of them or none."""
         try:
-            if not self._is_known:
+            if not self._brokers:
                 # It says sooner than a request whether we are let in.
-                ask_for_topics(self._client, self._settings, self._reasons, self._timeout)
-                self._is_known = True
+                found = ask_for_topics(self._client, self._settings, self._reasons, self._timeout)
+                self._brokers = tuple(found.brokers)
             return [future.result(self._timeout + _GRACE_SECONDS) for future in request()]
         except FutureTimeoutError as error:
             raise self._unreachable(what, "no answer") from error
@@ -134,10 +153,7 @@ class KafkaAclAdmin:
 
     def _classified(self, error: KafkaError, what: str) -> OmnibaseError:
         if error.code() == KafkaError.SECURITY_DISABLED:
-            return ClusterRefusedError(
-                f"the cluster at {self._address} has no authorizer: everybody may do everything",
-                hint="set authorizer.class.name on its brokers",
-            )
+            return self._without_authorizer()
         if error.code() == KafkaError.CLUSTER_AUTHORIZATION_FAILED:
             return ClusterRefusedError(
                 f"the cluster at {self._address} refuses {who(self._settings)} {what}",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
-from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 
 from omnibase_infra.shared.core.errors import SettingsError
 from omnibase_infra.shared.core.settings import Settings, require_kafka
@@ -15,6 +14,9 @@ from omnibase_infra.shared.kafka.client_log import ClientLog, LogFunction
 from omnibase_infra.shared.kafka.sasl_login import LoginFollower, SaslLogin
 from omnibase_infra.shared.kafka.security import security_config
 from omnibase_infra.shared.kafka.statistics import ClientStatistics, parse_statistics
+
+if TYPE_CHECKING:
+    from confluent_kafka.admin import ClusterMetadata
 
 ConsumePurpose = Literal["consume", "replay", "tail", "answers"]
 
@@ -139,55 +141,57 @@ def create_consumer(  # noqa: PLR0913 - what may differ between consumers
         on_statistics: called with each report, on the thread that polls the consumer.
         on_error: called with each client-wide error on that thread, after it was logged. What it raises comes out
             of the poll.
-        login: followed with each report and error, so that a password may change while it runs; None keeps the one of
-            the settings.
+        login: followed with each poll, so that a password may change while it runs; None keeps the one of the settings.
 
     Raises:
         SettingsError: no broker is set, or the client library refuses a property.
     """
     config = consumer_config(settings, group=group, purpose=purpose, client_id=client_id, options=options)
     client_log = ClientLog(log, client_id)
-    follow = _Follow(login)
 
     def report_error(error: KafkaError) -> None:
         client_log.error(error)
-        follow()
         if on_error:
             on_error(error)
-
-    def report_statistics(text: str) -> None:
-        follow()
-        if on_statistics:
-            on_statistics(parse_statistics(text))
 
     callbacks: dict[str, Any] = {"logger": client_log, "error_cb": report_error}
     if on_statistics is None:
         callbacks["statistics.interval.ms"] = 0
     else:
-        callbacks["stats_cb"] = report_statistics
+        callbacks["stats_cb"] = lambda text: on_statistics(parse_statistics(text))
     try:
-        if login is None:
+        if login is None or login.login is None:
             return Consumer(config | callbacks)
-        consumer = _ReferableConsumer(config | login.properties() | callbacks)
+        return _FollowingConsumer(login, config | login.properties() | callbacks)
     except KafkaException as error:
         raise SettingsError(f"the Kafka client refuses the settings of consumer {client_id}: {error}") from error
-    follow.consumer = weakref.ref(consumer)
-    return consumer
 
 
-class _ReferableConsumer(Consumer):
-    """One that its own callbacks can name without keeping it alive."""
+class _FollowingConsumer(Consumer):
+    """Takes another login before it asks the brokers for something.
 
-    __slots__ = ("__weakref__",)
+    Not in a callback, which the client library does not survive, and not by another thread, which would wait for the
+    call under way: seconds, while brokers refuse the login that is to be replaced.
+    """
 
-
-class _Follow:
-    """Called on the thread that polls the consumer: hands it another login, if there is one."""
-
-    def __init__(self, login: SaslLogin | None) -> None:
+    def __init__(self, login: SaslLogin, config: dict[str, Any]) -> None:
         self._follower = LoginFollower(login)
-        self.consumer: Callable[[], Consumer | None] = lambda: None
+        super().__init__(config)
 
-    def __call__(self) -> None:
-        if (consumer := self.consumer()) is not None:
-            self._follower.apply(consumer)
+    def poll(self, timeout: float = -1) -> Message | None:
+        """Wait for a record or an error."""
+        self._follower.apply(self)
+        return super().poll(timeout)
+
+    def consume(self, num_messages: int = 1, timeout: float = -1) -> list[Message]:
+        """Wait for records or errors."""
+        self._follower.apply(self)
+        return super().consume(num_messages, timeout)
+
+    def list_topics(self, topic: str | None = None, timeout: float = -1) -> ClusterMetadata:
+        """Ask for topics."""
+        self._follower.apply(self)
+        found: ClusterMetadata = (
+            super().list_topics(timeout=timeout) if topic is None else super().list_topics(topic, timeout=timeout)
+        )
+        return found

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 ADMINISTRATOR: Final = "administrator"
 # So often every client has to prove its password again, also on a connection that stands.
-REAUTHENTICATION_SECONDS: Final = 3.0
+REAUTHENTICATION_SECONDS: Final = 2.0
 REQUEST_SECONDS: Final = 30.0
 _ITERATIONS: Final = 4096
 

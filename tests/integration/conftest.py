@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from tests.integration.secured_fleet import SecuredFleet, running_secured_fleet
+from tests.integration.tally import generate_tally
 
 from omnibase_infra import workers
 from omnibase_infra.shared.core.naming import Realm
@@ -17,6 +19,7 @@ from omnibase_infra.shared.registry.nodes import load_spec
 from omnibase_infra.shared.testing.fleet import Fleet, running_fleet
 from omnibase_infra.shared.testing.kafka_fixtures import KafkaServer
 from omnibase_infra.shared.testing.postgres_fixtures import PostgresDatabase
+from omnibase_infra.shared.testing.secured_kafka import SecuredKafka
 
 
 @pytest.fixture
@@ -58,3 +61,28 @@ async def own_servers(realm: Realm, tmp_path: Path) -> AsyncIterator[tuple[Kafka
         yield kafka, postgres, settings
     finally:
         await asyncio.to_thread(stop)
+
+
+@pytest.fixture(scope="session")
+def tally_nodes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the generated node `tally`."""
+    folder = tmp_path_factory.mktemp("nodes")
+    generate_tally(folder)
+    return folder
+
+
+@pytest.fixture
+def secured_fleet(
+    secured_kafka: SecuredKafka,
+    realm: Realm,
+    tmp_path: Path,
+    tally_nodes: Path,
+    postgres_migration_applied: PostgresDatabase,
+    monkeypatch: pytest.MonkeyPatch,
+    no_environment: None,
+) -> Iterator[SecuredFleet]:
+    """Two workers, each with a user of its own, on a broker that knows them; no topics are there yet."""
+    monkeypatch.setenv("OMNIBASE_STATE_DIR", str(tmp_path))
+    monkeypatch.setenv("OMNIBASE_WORKERS_PATH", str(tally_nodes))
+    with running_secured_fleet(secured_kafka, realm, tmp_path, tally_nodes, postgres_migration_applied.dsn) as running:
+        yield running

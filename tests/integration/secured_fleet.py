@@ -67,7 +67,9 @@ class SecuredFleet:
 
 
 @contextmanager
-def secured_fleet(kafka: SecuredKafka, realm: Realm, folder: Path, nodes: Path, dsn: str) -> Iterator[SecuredFleet]:
+def running_secured_fleet(
+    kafka: SecuredKafka, realm: Realm, folder: Path, nodes: Path, dsn: str
+) -> Iterator[SecuredFleet]:
     """Provide a fleet; its processes end with the block."""
     fleet = SecuredFleet(kafka, realm, folder, nodes, dsn)
     try:
