@@ -15,10 +15,14 @@ import msgspec
 from omnibase_infra.shared.contracts.compatibility import Direction, Incompatibility, Mode, incompatibilities
 from omnibase_infra.shared.core.naming import TopicName
 
-Role = Literal["request", "response"]
+Role = Literal["request", "response", "failure"]
 
 # Of each role, what callers of an older version need.
-DIRECTIONS: Final[Mapping[Role, Direction]] = {"request": "BACKWARD", "response": "FORWARD"}
+DIRECTIONS: Final[Mapping[Role, Direction]] = {
+    "request": "BACKWARD",
+    "response": "FORWARD",
+    "failure": "FORWARD",
+}
 
 
 class PayloadSchema(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,7 +30,7 @@ class PayloadSchema(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         version: major, minor, patch of the contract.
-        role: a `request` is read by the worker, a `response` is written by it.
+        role: a `request` is read by the worker, a `response` or `failure` is written by it.
         event_type: CloudEvents type; what both sides know it by.
         model: the payload's class name.
         schema: JSON Schema document.
@@ -117,7 +121,7 @@ def _between_versions(schemas: Sequence[PayloadSchema]) -> Iterator[SchemaBreak]
 def _between_workers(schemas: Sequence[PayloadSchema]) -> Iterator[SchemaBreak]:
     written: dict[str, list[PayloadSchema]] = {}
     for item in schemas:
-        if item.role == "response":
+        if item.role != "request":
             written.setdefault(item.event_type, []).append(item)
     for reader in schemas:
         if reader.role != "request" or TopicName.parse(reader.event_type).kind == "cmd":

@@ -18,6 +18,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "contract": ("contract", "Check contracts, every problem at once; say what a change breaks."),
     "topics": ("topics", "Lint, plan, apply, check and list the fleet's topics."),
     "acls": ("acls", "Plan, apply and list what each worker may do on the cluster."),
+    "schemas": ("schemas", "Export payload schemas; publish them to a schema registry."),
     "offsets": ("offsets", "Show and, guarded, reset a worker's committed offsets."),
     "status": ("status", "Show the fleet at a glance: processes, lag, dead letters, and what is wrong."),
     "metrics": ("metrics", "Show or serve the metrics of all processes of a node, added up."),

@@ -7,12 +7,13 @@ from typing import Any
 
 import msgspec
 
+from omnibase_infra.shared.models.infrastructure.model_error_response import ModelErrorResponse
 from omnibase_infra.shared.registry.nodes import NodeVersion, load_models, load_spec
 from omnibase_infra.topics.payload_schemas import PayloadSchema, Role
 
 
 def node_schemas(node: NodeVersion) -> list[PayloadSchema]:
-    """Return the schema of each request and each answer of a generated node.
+    """Return the schema of each request and each answer of a generated node, failures included.
 
     Raises:
         GenerationDriftError: it was generated for another runtime.
@@ -48,3 +49,4 @@ def _messages(spec: Any, models: Any) -> Iterator[tuple[str, Role, str, str, str
             response = models.RESPONSE_MODELS[operation.name]
             topic, urn = operation.answer_topic, operation.completed_schema
             yield operation.name, "response", topic, operation.completed_type, urn, response
+            yield operation.name, "failure", topic, operation.failed_type, operation.failed_schema, ModelErrorResponse

@@ -82,7 +82,7 @@ def test_every_message_of_a_generated_node_has_a_schema() -> None:
     node = find_node("postgres_adapter")
     found = {(item.operation, item.role): item for item in node_schemas(node)}
     operations = [operation.name for operation in load_spec("postgres_adapter").operations]
-    assert set(found) == {(name, role) for name in operations for role in ("request", "response")}
+    assert set(found) == {(name, role) for name in operations for role in ("request", "response", "failure")}
     query = found["query", "request"]
     assert query.schema["$id"] == "urn:omnibase:postgres-adapter:ModelQueryRequest:1.0.0"
     assert query.event_type == "onex.cmd.postgres-adapter.query.v1"
