@@ -44,6 +44,7 @@ from omnibase_infra.shared.postgres.pooled_connection import (
     set_json_codecs,
 )
 from omnibase_infra.shared.postgres.query_metrics import QueryMetrics
+from omnibase_infra.shared.resilience.retry_policy import RetryPolicy
 
 __all__ = [
     "SEARCH_PATH",
@@ -60,7 +61,8 @@ __all__ = [
 _FULL_RESET: Final = (
     "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *;"
 )
-_FLOOR_RETRY_SECONDS: Final = (1.0, 30.0)
+# How long after failing so often; it never ends. Spread, so that a fleet does not come back in step.
+_FLOOR_RETRIES: Final = RetryPolicy(attempts=1, base=1.0, cap=30.0, jitter="equal")
 _RETIRE_SECONDS: Final = 2.0
 _REMEMBERED_ROUND_TRIPS: Final = 200
 
@@ -324,18 +326,18 @@ class PostgresConnectionPool:
 
     async def _keep_floor(self) -> None:
         """Hold the minimum open: touching a connection restarts its idle time, and replaces it when it broke."""
-        delay, longest = _FLOOR_RETRY_SECONDS
+        failures = 0
         while True:
             try:
                 await self._touch()
             except (DependencyUnavailableError, TransientError):
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, longest)
+                failures += 1
+                await asyncio.sleep(_FLOOR_RETRIES.delay(failures))
             except ConfigurationError as error:
                 get_logger().error(LogEvent.POOL_MISCONFIGURED, dependency=DEPENDENCY, error=error)
                 return
             else:
-                delay = _FLOOR_RETRY_SECONDS[0]
+                failures = 0
                 await asyncio.sleep(self.options.idle_lifetime / 3)
 
     async def _touch(self) -> None:

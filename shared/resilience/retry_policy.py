@@ -90,8 +90,12 @@ class RetryPolicy(msgspec.Struct, frozen=True):
             attempt: larger numbers than the schedule has wait its longest time.
             spread: returns a random number from 0 to its argument; a test passes its own.
         """
+        return self.jittered(self.ceiling(attempt), spread)
+
+    def ceiling(self, attempt: int) -> float:
+        """Return the schedule's value after the failed attempt number `attempt` (from 1), in seconds without jitter."""
         ceilings = _ceilings(self.base, self.cap)
-        return self.jittered(ceilings[min(attempt, len(ceilings)) - 1], spread)
+        return ceilings[min(attempt, len(ceilings)) - 1]
 
     def jittered(self, ceiling: float, spread: Spread = backoff.full_jitter) -> float:
         """Return a wait of the schedule's value `ceiling`, in seconds."""

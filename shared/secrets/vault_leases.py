@@ -5,21 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
 
 from omnibase_infra.shared.core.errors import OmnibaseError
 from omnibase_infra.shared.core.secret_references import SecretReference
 from omnibase_infra.shared.observability.log_events import LogEvent
 from omnibase_infra.shared.observability.structured_logger import get_logger
+from omnibase_infra.shared.resilience.process_wide import process_resilience
+from omnibase_infra.shared.resilience.retry_policy import RETRY_PRESETS, RetryOptions, retrying
 from omnibase_infra.shared.secrets import resolution
 from omnibase_infra.shared.secrets.renewal_schedule import is_running_out, refresh_delay, renewal_delay, retry_delay
-from omnibase_infra.shared.vault.errors import VaultRefusedError
+from omnibase_infra.shared.vault.errors import DEPENDENCY, VaultRefusedError
 from omnibase_infra.shared.vault.vault_client import Lease, VaultClient, VaultSecret
 
 if TYPE_CHECKING:
     from omnibase_infra.shared.secrets.rotating_secrets import RotatingSecrets
 
 T = TypeVar("T")
+
+# The process has not begun: whoever started it starts it again, so this need not wait for long.
+_AT_START: Final = msgspec.structs.replace(RETRY_PRESETS["vault"], attempts=3)
 
 
 class VaultLeases:
@@ -49,8 +56,8 @@ class VaultLeases:
             DependencyUnavailableError: likewise.
         """
         try:
-            self._secrets = await self._ask(lambda vault: resolution.read_vault(vault, self._wanted))
-            self._token = await self._ask(lambda vault: vault.token_lease())
+            self._secrets = await self._ask_again(lambda vault: resolution.read_vault(vault, self._wanted))
+            self._token = await self._ask_again(lambda vault: vault.token_lease())
         except BaseException:
             self._vault.close()
             raise
@@ -59,6 +66,12 @@ class VaultLeases:
         for path, secret in self._secrets.items():
             self._note_lease(path, secret.lease)
         return resolution.values_of(self._wanted, self._secrets)
+
+    async def _ask_again(self, call: Callable[[VaultClient], T]) -> T:
+        """Ask, some more times while the server is away: one that changes its leader is back within a second."""
+        process = process_resilience()
+        options = RetryOptions(budget=process.budget(DEPENDENCY), metrics=process.retry_metrics(DEPENDENCY))
+        return await retrying(lambda: self._ask(call), _AT_START, dependency=DEPENDENCY, options=options)
 
     def tasks(self) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
         """Yield what has to run until the process ends, with names."""
