@@ -97,19 +97,24 @@ class DependencyMetrics:
 
 
 class RetryMetrics:
-    """Retries of what is called, and their budget."""
+    """Retries of what is called, and their budget. What is left of a budget appears once `budget_left` is first read."""
 
-    __slots__ = ("budget_exhausted", "budget_left", "given_up", "retries")
+    __slots__ = ("_labels", "_registry", "budget_exhausted", "given_up", "retries")
 
     def __init__(self, registry: MetricsRegistry, worker: str, dependency: str) -> None:
         labels = {"worker": worker, "dependency": dependency}
         reasons: tuple[GivenUp, ...] = ("attempts", "time", "budget")
+        self._registry, self._labels = registry, labels
         self.retries: Final[Counter] = registry.counter(metric.RETRIES, **labels)
         self.budget_exhausted: Final[Counter] = registry.counter(metric.RETRY_BUDGET_EXHAUSTED, **labels)
-        self.budget_left: Final[Gauge] = registry.gauge(metric.RETRY_BUDGET_LEFT, **labels)
         self.given_up: Final[Mapping[GivenUp, Counter]] = {
             reason: registry.counter(metric.RETRIES_GIVEN_UP, **labels, reason=reason) for reason in reasons
         }
+
+    @property
+    def budget_left(self) -> Gauge:
+        """Return the gauge of what is left; retries without a budget have none."""
+        return self._registry.gauge(metric.RETRY_BUDGET_LEFT, **self._labels)
 
 
 class ThrottleMetrics:
