@@ -94,6 +94,9 @@ def _subject(item: PayloadSchema, realm: Realm, compatibility: str) -> Subject:
     # A registry calls a new optional property backward compatible only where others are refused, and forward
     # compatible only where they are ignored.
     document = closed(item.schema) if level.startswith("BACKWARD") else item.schema
+    # With a URN as `$id`, Karapace takes references within the document for addresses to be fetched; and since it holds
+    # the contract's version, a release without a change would be another schema.
+    document = {key: value for key, value in document.items() if key != "$id"}
     name = TopicName.parse(item.event_type).physical(realm)
     return Subject(name, f"{item.worker} {item.label}", level, document)
 
