@@ -296,6 +296,7 @@ def plan_health(contract: Contract, operation: Operation, _statements: Sequence[
             FieldPlan("idle", "int", description="open and free."),
             FieldPlan("waiting", "int", description="callers that wait for a connection."),
             FieldPlan("max", "int", description="connections at most."),
+            FieldPlan("overdue", "int", "0", description="handed out for longer than the leak bound."),
         ),
     )
     request = StructPlan(model_name(operation.name, "request"), "Asks for the health of PostgreSQL.")
@@ -308,6 +309,11 @@ def plan_health(contract: Contract, operation: Operation, _statements: Sequence[
             FieldPlan("server_version", "str", description="empty when the server was not reached."),
             FieldPlan("pool", pool.name, description="connections of this process."),
             FieldPlan("message", "str", description="why it is not healthy; empty otherwise."),
+            FieldPlan("role", "str", "''", description="primary or replica; empty when the server was not reached."),
+            FieldPlan("latency_p50_ms", "float | None", "None", description="median of the last 200 round trips."),
+            FieldPlan("latency_p95_ms", "float | None", "None", description="95th percentile of the same."),
+            FieldPlan("latency_p99_ms", "float | None", "None", description="99th percentile of the same."),
+            FieldPlan("error_rate", "float", "0.0", description="share of recent statements that the server failed."),
         ),
     )
     return KitOperation(

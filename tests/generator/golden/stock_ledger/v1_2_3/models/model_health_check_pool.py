@@ -17,6 +17,7 @@ class ModelHealthCheckPool(msgspec.Struct, frozen=True, kw_only=True):
         idle: open and free.
         waiting: callers that wait for a connection.
         max: connections at most.
+        overdue: handed out for longer than the leak bound.
     """
 
     size: int
@@ -24,3 +25,4 @@ class ModelHealthCheckPool(msgspec.Struct, frozen=True, kw_only=True):
     idle: int
     waiting: int
     max: int
+    overdue: int = 0

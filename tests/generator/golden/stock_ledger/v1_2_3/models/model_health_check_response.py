@@ -20,6 +20,11 @@ class ModelHealthCheckResponse(msgspec.Struct, frozen=True, kw_only=True):
         server_version: empty when the server was not reached.
         pool: connections of this process.
         message: why it is not healthy; empty otherwise.
+        role: primary or replica; empty when the server was not reached.
+        latency_p50_ms: median of the last 200 round trips.
+        latency_p95_ms: 95th percentile of the same.
+        latency_p99_ms: 99th percentile of the same.
+        error_rate: share of recent statements that the server failed.
     """
 
     status: HealthState
@@ -27,3 +32,8 @@ class ModelHealthCheckResponse(msgspec.Struct, frozen=True, kw_only=True):
     server_version: str
     pool: ModelHealthCheckPool
     message: str
+    role: str = ""
+    latency_p50_ms: float | None = None
+    latency_p95_ms: float | None = None
+    latency_p99_ms: float | None = None
+    error_rate: float = 0.0
