@@ -30,6 +30,20 @@ def test_a_kit_can_declare_its_own(registry: MetricsRegistry) -> None:
     assert b'omnibase_strays_total{worker="w"} 2.0' in wider.exposition()
 
 
+def test_a_node_declares_its_own_and_may_do_so_again(registry: MetricsRegistry) -> None:
+    registry.declare(STRAY)
+    registry.declare(STRAY, metric.COMMITS)
+    registry.counter(STRAY, worker="w").inc()
+    assert b'omnibase_strays_total{worker="w"} 1.0' in registry.exposition()
+
+
+def test_a_name_with_another_meaning_is_refused_and_nothing_is_declared(registry: MetricsRegistry) -> None:
+    with pytest.raises(ConfigurationError, match=r"omnibase_commits_total.*declared twice"):
+        registry.declare(STRAY, CounterDefinition(metric.COMMITS.name, "Something else.", "events"))
+    with pytest.raises(ConfigurationError, match="not in this registry's catalogue"):
+        registry.counter(STRAY, worker="w")
+
+
 def test_a_definition_that_differs_from_the_catalogue_is_refused(registry: MetricsRegistry) -> None:
     other = CounterDefinition(metric.COMMITS.name, "Something else.", "events")
     with pytest.raises(ConfigurationError, match=r"omnibase_commits_total"):
