@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from omnibase_infra.shared.core.errors import DependencyUnavailableError, OmnibaseError, SettingsError
-from omnibase_infra.shared.core.settings import Settings
+from omnibase_infra.shared.core.settings import Settings, secret_value
 from omnibase_infra.topics.schema_subjects import RegisteredSchema
 
 DEPENDENCY: Final = "schema-registry"
@@ -198,7 +198,7 @@ def _connection(settings: Settings) -> _Connection:
     if secret is not None:
         if address.scheme == "http" and address.hostname not in _LOOPBACK:
             raise SettingsError("the password of the schema registry would go over the wire in clear", hint="use https")
-        pair = f"{settings.schema_registry_user}:{secret.get_secret_value()}"
+        pair = f"{settings.schema_registry_user}:{secret_value(settings, 'schema_registry_password')}"
         authorization = f"Basic {base64.b64encode(pair.encode()).decode()}"
     return _Connection(
         secure=address.scheme == "https",
