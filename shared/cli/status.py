@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from omnibase_infra.shared.core.settings import Settings
     from omnibase_infra.shared.core.worker_spec import WorkerSpec
+    from omnibase_infra.shared.models.infrastructure.model_service_status import ModelServiceStatus
     from omnibase_infra.topics.catalogue import Reader
     from omnibase_infra.topics.fleet_status import OpenDeadLetters, WorkerStatus
 
@@ -122,4 +123,29 @@ def _plain(worker: WorkerStatus) -> dict[str, object]:
         "lag": worker.lag,
         "retry_lag": worker.retry_lag,
         "problems": worker.problems,
+        "status": _service_status(worker),
     }
+
+
+def _service_status(worker: WorkerStatus) -> ModelServiceStatus:
+    """Return the worker in the form that its own `/readyz` has: degraded while it works and something is wrong."""
+    from omnibase_infra.shared.core.clock import SystemClock, rfc3339
+    from omnibase_infra.shared.models.infrastructure.model_service_status import USABLE, ModelServiceStatus
+
+    waiting = worker.lag + worker.retry_lag
+    works = not worker.missing_topics and (worker.members > 0 or not waiting)
+    checks = {"group": USABLE if worker.members else f"{worker.state}, no process runs"}
+    checks |= dict.fromkeys(worker.missing_topics, "does not exist")
+    for topic in worker.topics:
+        off = ", ".join(f"{count} partitions {standing}" for standing, count in topic.standings.items())
+        checks.setdefault(topic.topic, off or USABLE)
+    return ModelServiceStatus(
+        service=worker.worker,
+        version=f"v{worker.major}",
+        status="unhealthy" if not works else "degraded" if worker.problems else "healthy",
+        ready=works and worker.members > 0,
+        checked_at=rfc3339(SystemClock().time()),
+        not_usable=tuple(name for name, state in checks.items() if state != USABLE),
+        checks=checks,
+        problems=worker.problems,
+    )

@@ -12,13 +12,16 @@ from typing import Any, Final, Protocol
 import msgspec
 import orjson
 
+from omnibase_infra.shared.core.clock import SystemClock, rfc3339
 from omnibase_infra.shared.core.errors import error_code
+from omnibase_infra.shared.models.infrastructure.model_error_response import ModelErrorResponse
+from omnibase_infra.shared.models.infrastructure.model_service_status import ModelServiceStatus
 from omnibase_infra.shared.observability.log_events import LogEvent
 from omnibase_infra.shared.observability.metrics_registry import EXPOSITION_CONTENT_TYPE, OPENMETRICS_CONTENT_TYPE
+from omnibase_infra.shared.observability.metrics_snapshot import snapshot_of
 from omnibase_infra.shared.observability.structured_logger import get_logger
 
 PATHS: Final = ("/livez", "/readyz", "/metrics", "/info")
-USABLE: Final = "ok"
 METRICS_TIMEOUT_SECONDS: Final = 10.0
 _JSON: Final = "application/json"
 _OPENMETRICS: Final = "application/openmetrics-text"
@@ -53,9 +56,13 @@ class Response(msgspec.Struct, frozen=True):
     headers: tuple[tuple[str, str], ...] = ()
 
 
-def problem(status: HTTPStatus, message: str, *headers: tuple[str, str], **more: Any) -> Response:
-    """Return an error as JSON."""
-    return Response(status, orjson.dumps({"error": message, **more}), headers=headers)
+def problem(
+    status: HTTPStatus, message: str, *headers: tuple[str, str], code: str, details: Mapping[str, str] | None = None
+) -> Response:
+    """Return an error as JSON: a `ModelErrorResponse`, as every failed answer is."""
+    retryable = status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.REQUEST_TIMEOUT)
+    error = ModelErrorResponse(code=code, message=message, retryable=retryable, details=dict(details or {}))
+    return Response(status, msgspec.json.encode(error), headers=headers)
 
 
 class HealthEndpoints:
@@ -66,17 +73,29 @@ class HealthEndpoints:
         # Its own thread: the default pool may be full of blocking work exactly when one wants to look.
         self._metrics_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="metrics")
         self._scrapes: dict[bool, asyncio.Future[bytes]] = {}
+        self._identity: tuple[str, str] | None = None
 
     async def answer(self, method: str, path: str, accept: str = "") -> Response:
         """Return the answer to a request; never raises except when cancelled. `accept` is its header of that name."""
         if path not in PATHS:
-            return problem(HTTPStatus.NOT_FOUND, f"no such path: {path}", paths=PATHS)
+            return problem(
+                HTTPStatus.NOT_FOUND, f"no such path: {path}", code="no-such-path", details={"paths": " ".join(PATHS)}
+            )
         if method not in {"GET", "HEAD"}:
-            return problem(HTTPStatus.METHOD_NOT_ALLOWED, f"{method} is not allowed", ("Allow", "GET, HEAD"))
+            return problem(
+                HTTPStatus.METHOD_NOT_ALLOWED,
+                f"{method} is not allowed",
+                ("Allow", "GET, HEAD"),
+                code="method-not-allowed",
+            )
         try:
             return await self._dispatch(path, accept)
         except TimeoutError:
-            return problem(HTTPStatus.SERVICE_UNAVAILABLE, f"{path} took longer than {METRICS_TIMEOUT_SECONDS:g} s")
+            return problem(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"{path} took longer than {METRICS_TIMEOUT_SECONDS:g} s",
+                code="timed-out",
+            )
         except Exception as error:  # noqa: BLE001 - the endpoints are how one finds out; they outlive the worker's bugs
             get_logger().error(LogEvent.HEALTH_ENDPOINT_FAILED, path=path, error=error, exc_info=error)
             return problem(HTTPStatus.INTERNAL_SERVER_ERROR, f"{path} failed, see the log", code=error_code(error))
@@ -91,7 +110,7 @@ class HealthEndpoints:
         if path == "/readyz":
             return self._ready()
         if path == "/info":
-            return Response(HTTPStatus.OK, orjson.dumps(dict(self._source.info()), default=str))
+            return await self._info()
         # Exemplars are in OpenMetrics only, and only those who ask for it understand it.
         if _OPENMETRICS in accept:
             return Response(HTTPStatus.OK, await self._metrics(openmetrics=True), OPENMETRICS_CONTENT_TYPE)
@@ -103,10 +122,24 @@ class HealthEndpoints:
 
     def _ready(self) -> Response:
         ready, states = self._source.ready()
-        not_usable = [name for name, state in states.items() if state != USABLE]
-        return Response(
-            _status(ready), orjson.dumps({"ready": ready, "not_usable": not_usable, "checks": dict(states)})
-        )
+        if self._identity is None:
+            about = self._source.info()  # once: it says much that changes, and the name and version do not
+            self._identity = str(about.get("worker", "")), str(about.get("version", ""))
+        found = ModelServiceStatus.from_checks(*self._identity, ready=ready, checks=states, checked_at=_now())
+        return Response(_status(ready), msgspec.json.encode(found))
+
+    async def _info(self) -> Response:
+        about = dict(self._source.info())
+        try:
+            page = await self._metrics(openmetrics=False)
+            take = partial(snapshot_of, page, str(about.get("worker", "")), _now())
+            async with asyncio.timeout(METRICS_TIMEOUT_SECONDS):
+                snapshot = await asyncio.get_running_loop().run_in_executor(self._metrics_thread, take)
+        except TimeoutError:
+            about["metrics"] = None  # a slow page must not keep people from all the rest
+        else:
+            about["metrics"] = msgspec.to_builtins(snapshot)
+        return Response(HTTPStatus.OK, orjson.dumps(about, default=str))
 
     async def _metrics(self, *, openmetrics: bool) -> bytes:
         # Scrapes that overlap share one page: a page takes the interpreter's time from the event loop.
@@ -117,6 +150,10 @@ class HealthEndpoints:
             self._scrapes[openmetrics] = scrape
         async with asyncio.timeout(METRICS_TIMEOUT_SECONDS):
             return await asyncio.shield(scrape)
+
+
+def _now() -> str:
+    return rfc3339(SystemClock().time())
 
 
 def _status(good: bool) -> HTTPStatus:

@@ -103,7 +103,12 @@ class HealthServer:
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._connections) >= self._max_connections:
             # It fits an empty socket buffer, so nothing waits for this client.
-            writer.write(_encode(problem(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections"), with_body=True))
+            writer.write(
+                _encode(
+                    problem(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections", code="too-many-connections"),
+                    with_body=True,
+                )
+            )
             writer.close()
             return
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
@@ -138,7 +143,9 @@ class HealthServer:
             async with asyncio.timeout(self._read_timeout):
                 return await _read_request(reader)
         except TimeoutError:
-            return problem(HTTPStatus.REQUEST_TIMEOUT, f"no whole request within {self._read_timeout:g} s")
+            return problem(
+                HTTPStatus.REQUEST_TIMEOUT, f"no whole request within {self._read_timeout:g} s", code="timed-out"
+            )
 
 
 async def _read_request(reader: asyncio.StreamReader) -> tuple[str, str, str] | Response:
@@ -146,13 +153,21 @@ async def _read_request(reader: asyncio.StreamReader) -> tuple[str, str, str] | 
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.LimitOverrunError:
-        return problem(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"more than {MAX_REQUEST_BYTES} bytes of headers")
+        return problem(
+            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+            f"more than {MAX_REQUEST_BYTES} bytes of headers",
+            code="request-too-large",
+        )
     line = head.split(b"\r\n", 1)[0]
     if len(line) > MAX_TARGET_LENGTH:
-        return problem(HTTPStatus.REQUEST_URI_TOO_LONG, f"more than {MAX_TARGET_LENGTH} bytes of request line")
+        return problem(
+            HTTPStatus.REQUEST_URI_TOO_LONG,
+            f"more than {MAX_TARGET_LENGTH} bytes of request line",
+            code="request-too-large",
+        )
     match = _REQUEST_LINE.match(line)
     if match is None:
-        return problem(HTTPStatus.BAD_REQUEST, "not an HTTP/1.1 request")
+        return problem(HTTPStatus.BAD_REQUEST, "not an HTTP/1.1 request", code="bad-request")
     method, target = match.group(1).decode("ascii"), match.group(2).decode("ascii")
     accepts = b",".join(_ACCEPT.findall(head)).decode("latin-1")
     return method, target.split("?", 1)[0], accepts

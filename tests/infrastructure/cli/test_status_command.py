@@ -7,12 +7,14 @@ import os
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from confluent_kafka import Producer
 from typer.testing import CliRunner, Result
 
 from omnibase_infra.shared.cli.main import app
 from omnibase_infra.shared.core.naming import Realm
+from omnibase_infra.shared.models.infrastructure.model_service_status import ModelServiceStatus
 from omnibase_infra.shared.testing.kafka_fixtures import ConsumerFactory, KafkaServer
 
 REQUESTS = "onex.cmd.postgres-adapter.requests.v1"
@@ -77,6 +79,8 @@ def test_waiting_records_processes_and_open_dead_letters_are_shown(
     write(on_kafka, realm, REQUESTS, 4)
     write(on_kafka, realm, DEAD_LETTERS, 2)
 
+    (idle,) = json.loads(run("status", NODE, "--json").stdout)
+    assert (idle["status"]["status"], idle["status"]["not_usable"]) == ("unhealthy", ["group"])
     stopped = run("status", "postgres-adapter")
     assert stopped.exit_code == 3
     assert "4 records wait and no process runs" in stopped.stderr
@@ -94,6 +98,9 @@ def test_waiting_records_processes_and_open_dead_letters_are_shown(
     assert (worker["state"], worker["members"], worker["lag"]) == ("stable", 1, 4)
     assert (worker["dead_letters"], worker["open_dead_letters"]) == (2, 2)
     assert worker["problems"] == ["2 open dead letters; see `omninode dlq group`"]
+    status = msgspec.convert(worker["status"], ModelServiceStatus)
+    assert (status.service, status.version, status.status, status.ready) == ("postgres-adapter", "v1", "degraded", True)
+    assert (status.checks["group"], status.problems) == ("ok", tuple(worker["problems"]))
     (requests,) = [topic for topic in worker["topics"] if topic["topic"] == REQUESTS]
     assert requests == {"topic": REQUESTS, "kind": "source", "partitions": 6, "lag": 4, "standings": {}}
 

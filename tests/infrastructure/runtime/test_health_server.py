@@ -10,11 +10,16 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
+from omnibase_infra.shared.core.clock import parse_rfc3339
 from omnibase_infra.shared.core.errors import SettingsError
+from omnibase_infra.shared.models.infrastructure.model_error_response import ModelErrorResponse
+from omnibase_infra.shared.models.infrastructure.model_metrics_snapshot import ModelMetricsSnapshot
+from omnibase_infra.shared.models.infrastructure.model_service_status import ModelServiceStatus
 from omnibase_infra.shared.observability import metric_definitions as metric
 from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
 from omnibase_infra.shared.runtime import health_endpoints
@@ -123,14 +128,17 @@ async def test_livez_says_why_it_does_not(server: HealthServer, worker: FakeWork
 async def test_readyz_lists_every_check(server: HealthServer) -> None:
     answer = await _get(server, "/readyz")
     assert answer.status == 200
-    assert answer.json == {"ready": True, "not_usable": [], "checks": {"assignment": "ok", "postgres": "ok"}}
+    status = msgspec.json.decode(answer.body, type=ModelServiceStatus)
+    assert (status.service, status.version, status.status, status.ready) == ("order-store", "1.0.0", "healthy", True)
+    assert (status.not_usable, status.checks) == ((), {"assignment": "ok", "postgres": "ok"})
+    assert parse_rfc3339(status.checked_at).tzinfo is not None
 
 
 async def test_readyz_names_the_dependency_that_is_not_usable(server: HealthServer, worker: FakeWorker) -> None:
     worker.states["postgres"] = "no route to host"
     answer = await _get(server, "/readyz")
     assert answer.status == 503
-    assert answer.json["not_usable"] == ["postgres"]
+    assert (answer.json["status"], answer.json["not_usable"]) == ("unhealthy", ["postgres"])
     assert answer.json["checks"]["postgres"] == "no route to host"
 
 
@@ -176,11 +184,24 @@ async def test_a_page_that_takes_too_long_is_given_up(
     answer = await _get(server, "/metrics")
     worker.exposition_gate.set()
     assert answer.status == 503
-    assert "took longer" in answer.json["error"]
+    assert "took longer" in answer.json["message"]
 
 
 async def test_info_says_what_runs(server: HealthServer) -> None:
-    assert (await _get(server, "/info")).json == {"worker": "order-store", "version": "1.0.0"}
+    info = (await _get(server, "/info")).json
+    assert (info["worker"], info["version"]) == ("order-store", "1.0.0")
+    snapshot = msgspec.convert(info["metrics"], ModelMetricsSnapshot)
+    assert (snapshot.service, 3.0 in snapshot.values.values()) == ("order-store", True)
+
+
+async def test_info_does_without_metrics_that_take_too_long(
+    server: HealthServer, worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health_endpoints, "METRICS_TIMEOUT_SECONDS", 0.05)
+    worker.exposition_gate.clear()
+    info = (await _get(server, "/info")).json
+    worker.exposition_gate.set()
+    assert (info["worker"], info["metrics"]) == ("order-store", None)
 
 
 async def test_a_query_string_is_ignored(server: HealthServer) -> None:
@@ -200,7 +221,8 @@ async def test_a_check_that_raises_is_answered_without_its_text_and_logged(
     with capture_logs() as lines:
         answer = await _get(server, "/readyz")
     assert answer.status == 500
-    assert answer.json == {"error": "/readyz failed, see the log", "code": "internal-error"}
+    assert answer.json == {"message": "/readyz failed, see the log", "code": "internal-error", "retryable": False}
+    msgspec.json.decode(answer.body, type=ModelErrorResponse)
     assert [(line["event"], line["path"]) for line in lines] == [("health_endpoint_failed", "/readyz")]
     assert (await _get(server, "/livez")).status == 200
 
@@ -211,7 +233,7 @@ async def test_a_check_that_raises_is_answered_without_its_text_and_logged(
 async def test_an_unknown_path_lists_the_paths_there_are(server: HealthServer) -> None:
     answer = await _get(server, "/health")
     assert answer.status == 404
-    assert answer.json["paths"] == ["/livez", "/readyz", "/metrics", "/info"]
+    assert (answer.json["code"], answer.json["details"]) == ("no-such-path", {"paths": "/livez /readyz /metrics /info"})
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE"])
@@ -246,7 +268,7 @@ async def test_a_request_that_cannot_be_read_is_refused(
 ) -> None:
     answer = await _send(server, request_bytes)
     assert answer.status == status
-    assert answer.json["error"]
+    assert answer.json["message"]
 
 
 async def test_a_body_is_ignored(server: HealthServer) -> None:
@@ -267,7 +289,7 @@ async def test_a_client_that_never_finishes_its_request_is_cut_off(worker: FakeW
         async with _connected(server) as (reader, writer):
             writer.write(b"GET /livez HTTP/1.1\r\n")
             answer = Answer(await reader.read())
-            assert (answer.status, answer.json["error"]) == (408, "no whole request within 0.05 s")
+            assert (answer.status, answer.json["message"]) == (408, "no whole request within 0.05 s")
         while server._connections:
             await asyncio.sleep(0.001)
 
@@ -316,7 +338,7 @@ async def test_more_connections_than_allowed_are_turned_away_and_the_others_serv
                 await asyncio.sleep(0)
             async with _connected(server) as (reader, _):
                 answer = Answer(await reader.read())
-                assert (answer.status, answer.json["error"]) == (503, "too many connections")
+                assert (answer.status, answer.json["message"]) == (503, "too many connections")
             reader, writer = first
             writer.write(b"GET /livez HTTP/1.1\r\n\r\n")
             assert Answer(await reader.read()).status == 200
