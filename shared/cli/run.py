@@ -118,6 +118,7 @@ async def _run(spec: WorkerSpec, settings: Settings) -> None:
             brokers_answer=let_us_in,
             topic_ids=_topic_ids(spec, login, client_log),
             producer_is_cut_off=services.producer_is_cut_off,
+            producer_health=services.producer_health,
             tracing=tracing,
         )
         _show_pools(container, worker)

@@ -19,6 +19,7 @@ from omnibase_infra.shared.secrets.resolution import described
 
 if TYPE_CHECKING:
     from omnibase_infra.shared.kafka.client_log import LogFunction
+    from omnibase_infra.shared.kafka.producer_counters import ProducerHealth
     from omnibase_infra.shared.kafka.producer_pool import ProducerPool
     from omnibase_infra.shared.kafka.sasl_login import SaslLogin
     from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
@@ -50,6 +51,7 @@ class WorkerServices(msgspec.Struct, frozen=True):
 
     producer: RecordProducer | TransactionSupport
     producer_is_cut_off: Callable[[], bool]
+    producer_health: Callable[[], ProducerHealth]
     stores: dict[str, EffectStore]
 
 
@@ -63,7 +65,7 @@ async def start_services(container: ONEXContainer, around: Surroundings) -> Work
         SettingsError: what a service needs is not set.
     """
     container.register_value(Settings, around.settings)
-    producer, is_cut_off = _register_producer(container, around)
+    producer, is_cut_off, health = _register_producer(container, around)
     with_postgres = "postgres" in around.spec.dependencies
     if with_postgres:
         _register_postgres(container, around)
@@ -73,7 +75,7 @@ async def start_services(container: ONEXContainer, around: Surroundings) -> Work
         from omnibase_infra.shared.postgres.effect_store import PostgresEffectStore
 
         stores["postgres"] = container.get(PostgresEffectStore)
-    return WorkerServices(producer, is_cut_off, stores)
+    return WorkerServices(producer, is_cut_off, health, stores)
 
 
 async def tolerating_outage(check: Callable[[], Awaitable[None]]) -> None:
@@ -103,8 +105,8 @@ async def _asking_again(check: Callable[[], Awaitable[None]], dependency: str, t
 
 def _register_producer(
     container: ONEXContainer, around: Surroundings
-) -> tuple[RecordProducer | TransactionSupport, Callable[[], bool]]:
-    """Return what the worker's outputs go through, and what says whether it is cut off from the brokers."""
+) -> tuple[RecordProducer | TransactionSupport, Callable[[], bool], Callable[[], ProducerHealth]]:
+    """Return what the worker's outputs go through, what says whether it is cut off from the brokers, and its state."""
     spec, settings = around.spec, around.settings
     allowed = spec.writable_topics()
     contract = f"workers/{spec.node}/v{spec.version.replace('.', '_')}/contract.yaml"
@@ -122,7 +124,7 @@ def _register_producer(
             login=around.login,
         )
         container.register_value(TransactionSupport, support, close=partial(transactions.close, CLOSE_SECONDS))
-        return support, lambda: transactions.is_cut_off
+        return support, lambda: transactions.is_cut_off, transactions.health
     from omnibase_infra.shared.kafka.producer_pool import ProducerPool
 
     producer = ProducerPool(
@@ -147,7 +149,7 @@ def _register_producer(
         )
     )
     container.bind_protocol("ProtocolEventBus", ProducerPool)
-    return producer, partial(_is_cut_off, producer)
+    return producer, partial(_is_cut_off, producer), producer.health
 
 
 def _is_cut_off(producer: ProducerPool) -> bool:

@@ -91,7 +91,7 @@ class PooledProducer:
             failures = await batch.confirmation
         finally:
             self._pending.discard(batch)
-        self._counters.count(len(records), failures)
+        self._counters.count(topics, failures)
         return self._explained(failures) if failures and self.fatal_error else failures
 
     def _explained(self, failures: Mapping[int, str]) -> Mapping[int, str]:

@@ -7,8 +7,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, Self
 from zlib import crc32
 
-import msgspec
-
 from omnibase_infra.shared.core.errors import DeliveryError
 from omnibase_infra.shared.core.ports import OutboundRecord
 from omnibase_infra.shared.core.settings import Settings
@@ -16,7 +14,7 @@ from omnibase_infra.shared.kafka.client_log import LogFunction
 from omnibase_infra.shared.kafka.outbound_topics import OutboundTopics
 from omnibase_infra.shared.kafka.pooled_producer import PURGE_SECONDS, PooledProducer
 from omnibase_infra.shared.kafka.producer_config import DEFAULT_OPTIONS, ProducerOptions, producer_config
-from omnibase_infra.shared.kafka.producer_counters import ProducerCounters
+from omnibase_infra.shared.kafka.producer_counters import ProducerCounters, ProducerHealth
 from omnibase_infra.shared.kafka.producer_watch import ProducerWatch
 from omnibase_infra.shared.kafka.sasl_login import SaslLogin
 from omnibase_infra.shared.kafka.security import GRANT_HINT
@@ -28,29 +26,6 @@ _JOIN_SECONDS: Final = PURGE_SECONDS + 3.0
 _REASONS_SHOWN: Final = 3
 # What brokers say of a topic that this user may not write.
 _UNAUTHORISED: Final = "authorization failed"
-
-
-class ProducerHealth(msgspec.Struct, frozen=True):
-    """The pool at one moment, over all its producers.
-
-    Attributes:
-        queued / capacity: records in the clients' queues, and how many fit.
-        waiting_sends: senders that wait for room in a full queue.
-        connected_brokers: usable connections as of the last statistics; None before the first.
-        confirmed / failed: records since the start.
-        last_error / last_error_age_seconds: of deliveries and of the connection; empty and None when there was none.
-        last_confirmed_age_seconds: since the broker last confirmed a batch; None when it never did.
-    """
-
-    queued: int
-    capacity: int
-    waiting_sends: int
-    connected_brokers: int | None
-    confirmed: int
-    failed: int
-    last_error: str
-    last_error_age_seconds: float | None
-    last_confirmed_age_seconds: float | None
 
 
 class ProducerPool:
@@ -159,17 +134,11 @@ class ProducerPool:
         """Return the state of the pool; cheap, never waits."""
         producers = self._producers
         known = [item.connected_brokers for item in producers if item.connected_brokers is not None]
-        last_error, last_error_age = self._counters.last_error()
-        return ProducerHealth(
+        return self._counters.health(
             queued=sum(item.queued for item in producers),
             capacity=sum(item.capacity for item in producers),
             waiting_sends=sum(item.waiting for item in producers),
             connected_brokers=max(known, default=None),
-            confirmed=self._counters.confirmed,
-            failed=self._counters.failed,
-            last_error=last_error,
-            last_error_age_seconds=last_error_age,
-            last_confirmed_age_seconds=self._counters.last_confirmed_age(),
         )
 
     async def flush(self, timeout_seconds: float) -> int:

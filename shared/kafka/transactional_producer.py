@@ -18,6 +18,7 @@ from omnibase_infra.shared.core.errors import OmnibaseError
 from omnibase_infra.shared.core.ports import OutboundRecord
 from omnibase_infra.shared.kafka.client_log import ClientLog, LogFunction
 from omnibase_infra.shared.kafka.outbound_topics import OutboundTopics
+from omnibase_infra.shared.kafka.producer_counters import ProducerCounters, ProducerHealth
 from omnibase_infra.shared.kafka.sasl_login import SaslLogin
 from omnibase_infra.shared.kafka.statistics import ClientStatistics
 from omnibase_infra.shared.kafka.transaction_client import ClientSpentError, TransactionClient
@@ -90,6 +91,7 @@ class TransactionalProducer:
         self._client_log = log
         self._log = ClientLog(log, self.name)
         self._make_client = make_client if login is None else partial(make_client, login=login)
+        self._counters = ProducerCounters()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._failure: OmnibaseError | None = None
         self._busy_since: float | None = None
@@ -149,6 +151,13 @@ class TransactionalProducer:
         """Return whether a transaction waits for brokers to which there is no connection, or far too long for anything."""
         since = self._busy_since
         return since is not None and (self.connected_brokers == 0 or time.monotonic() - since > LONGEST_SECONDS)
+
+    def health(self) -> ProducerHealth:
+        """Return the state of the producer; cheap, never waits. `queued` counts transactions, for which there is no bound."""
+        waiting = self._jobs.qsize() + (self._busy_since is not None)
+        return self._counters.health(
+            queued=waiting, capacity=0, waiting_sends=0, connected_brokers=self.connected_brokers
+        )
 
     def stop(self) -> None:
         """Let the thread end after the transaction under way; the others are refused."""
@@ -213,7 +222,12 @@ class TransactionalProducer:
             job.future.set_result(None)
         finally:
             self._busy_since = None
+            self._count(job)
         return client
+
+    def _count(self, job: _Job) -> None:
+        error = job.future.exception() if job.future.done() and not job.future.cancelled() else None
+        self._counters.count(job.topics, {} if error is None else dict.fromkeys(range(len(job.topics)), str(error)))
 
     def _recover(self, job: _Job, spent: ClientSpentError) -> TransactionClient | None:
         """Open the next client, which ends the transaction, and say how it ended."""

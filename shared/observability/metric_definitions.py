@@ -75,6 +75,7 @@ class HistogramDefinition(MetricDefinition, frozen=True):
 _TOPIC: Final = ("worker", "topic")
 _OPERATION: Final = ("worker", "operation")
 _DEPENDENCY: Final = ("worker", "dependency")
+_CLIENT: Final = ("worker", "client")
 
 # --- the path of a record -------------------------------------------------------------------------------------------
 RECORDS_CONSUMED: Final = CounterDefinition(
@@ -368,6 +369,17 @@ PRODUCER_QUEUE_RECORDS: Final = GaugeDefinition(
 )
 DELIVERY_ERRORS: Final = CounterDefinition(
     "omnibase_delivery_errors_total", "Records the broker did not confirm.", "records", _TOPIC
+)
+
+# --- Kafka clients --------------------------------------------------------------------------------------------------
+KAFKA_CONNECTED_BROKERS: Final = GaugeDefinition(
+    "omnibase_kafka_connected_brokers", "Brokers a client has a usable connection to.", "connections", _CLIENT
+)
+KAFKA_CLIENT_ERRORS: Final = CounterDefinition(
+    "omnibase_kafka_client_errors_total",
+    "Errors of a client as a whole: connections, logins, deliveries.",
+    "events",
+    _CLIENT,
 )
 
 CATALOGUE: Final[tuple[MetricDefinition, ...]] = tuple(

@@ -16,6 +16,7 @@ from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
 
 RebalanceEvent = Literal["assigned", "revoked", "lost"]
 BreakerState = Literal["closed", "half-open", "open"]
+KafkaClient = Literal["consumer", "producer"]
 RateDecision = Literal["wait", "park", "refuse"]
 GivenUp = Literal["attempts", "time", "budget"]
 BREAKER_STATE_VALUES: Final[Mapping[BreakerState, int]] = MappingProxyType({"closed": 0, "half-open": 1, "open": 2})
@@ -197,6 +198,13 @@ class WorkerMetrics:
         events: tuple[RebalanceEvent, ...] = ("assigned", "revoked", "lost")
         self.rebalances: Final[Mapping[RebalanceEvent, Counter]] = {
             event: registry.counter(metric.REBALANCES, worker=worker, event=event) for event in events
+        }
+        clients: tuple[KafkaClient, ...] = ("consumer", "producer")
+        self.connected_brokers: Final[Mapping[KafkaClient, Gauge]] = {
+            client: registry.gauge(metric.KAFKA_CONNECTED_BROKERS, worker=worker, client=client) for client in clients
+        }
+        self.client_errors: Final[Mapping[KafkaClient, Counter]] = {
+            client: registry.counter(metric.KAFKA_CLIENT_ERRORS, worker=worker, client=client) for client in clients
         }
         self.producer_queue_records: Final = registry.gauge(metric.PRODUCER_QUEUE_RECORDS, worker=worker)
 

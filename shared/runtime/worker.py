@@ -13,6 +13,7 @@ from omnibase_infra.shared.core.errors import RecordRefusedError
 from omnibase_infra.shared.core.naming import TopicName
 from omnibase_infra.shared.core.ports import EffectStore, RecordProducer, WorkerNode
 from omnibase_infra.shared.core.settings import Settings
+from omnibase_infra.shared.kafka.producer_counters import ProducerHealth
 from omnibase_infra.shared.kafka.statistics import ClientStatistics
 from omnibase_infra.shared.observability.log_events import LogEvent
 from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
@@ -24,6 +25,7 @@ from omnibase_infra.shared.runtime.dead_letters import TooManyDeadLettersError
 from omnibase_infra.shared.runtime.detours import Detours
 from omnibase_infra.shared.runtime.flow_control import FlowControl
 from omnibase_infra.shared.runtime.intake import Ignored
+from omnibase_infra.shared.runtime.kafka_health import KafkaHealth
 from omnibase_infra.shared.runtime.records import PartitionWork, Record
 from omnibase_infra.shared.runtime.topic_watch import TopicIds, TopicWatch
 from omnibase_infra.shared.runtime.transactional_commits import TransactionSupport
@@ -63,6 +65,7 @@ class Worker:
         brokers_answer: BrokersAnswer | None = None,
         topic_ids: TopicIds | None = None,
         producer_is_cut_off: Callable[[], bool] = lambda: False,
+        producer_health: Callable[[], ProducerHealth] | None = None,
         tracing: Tracing | None = None,
     ) -> None:
         """Args:
@@ -76,6 +79,7 @@ class Worker:
         brokers_answer: asks a broker by a client of its own; None leaves clients that are stuck alone.
         topic_ids: asks for the ids of the worker's topics; None leaves topics that are made anew unseen.
         producer_is_cut_off: whether the producer has records to send and no connection.
+        producer_health: its state, for the endpoints.
         tracing: makes spans of records; None traces nothing.
         """
         self.spec = node.spec
@@ -106,6 +110,7 @@ class Worker:
         self._brokers_answer = brokers_answer
         self._topic_watch = TopicWatch(topic_ids, self._hold_commits, log) if topic_ids is not None else None
         self._producer_is_cut_off = producer_is_cut_off
+        self._kafka = KafkaHealth(self.instruments, self._realm, self._topics, producer_health)
         self._thread: ConsumerThread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
@@ -377,13 +382,15 @@ class Worker:
             "guarantee": self.spec.guarantee,
             "operations": [operation.name for operation in self.spec.operations],
             "in_flight": {"records": self._flow.records, "bytes": self._flow.bytes},
-            "assignment": [work.describe() for work in works if not work.is_retry],
+            "assignment": [self._kafka.describe_partition(work) for work in works if not work.is_retry],
+            "kafka": self._kafka.describe(),
             "dependencies": self._dependencies.details(),
         }
 
     def exposition(self, *, openmetrics: bool = False) -> bytes:
         """Return the metrics as Prometheus reads them, or as OpenMetrics."""
         self._show_in_flight()  # when nothing comes in any more, nothing else would say that it has become less
+        self._kafka.show()
         return self._registry.exposition(openmetrics=openmetrics)
 
     # -- surroundings ----------------------------------------------------------------------------------------------
@@ -426,14 +433,13 @@ class Worker:
 
     def _statistics(self, statistics: ClientStatistics) -> None:
         """Take lag and connections from the client's report. Consumer thread."""
-        for (physical, partition), lag in statistics.lag().items():
-            if (topic := self._topics.get(physical)) is not None:
-                self.instruments.lag(str(topic), partition).set(lag)
+        self._kafka.took(statistics)
         self._call(self._kafka_is, "" if statistics.connected_brokers() else "no broker connection is up")
         self._call(self._careful.look)  # an idle worker has nothing else that tells it
 
     def _client_error(self, error: KafkaError) -> None:
         """Take the news that no broker is left, which comes sooner than the next report. Consumer thread."""
+        self._kafka.failed(error)
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._call(self._kafka_is, f"no broker answers: {error.str()}")
 

@@ -16,6 +16,7 @@ from omnibase_infra.shared.observability.metric_definitions import (
 )
 
 BOUNDED_LABELS = {
+    "client",
     "worker", "topic", "operation", "decision", "dependency", "code", "partition", "event", "statement", "version", "contract", "python", "fingerprint", "setting", "outcome", "reason",
 }  # fmt: skip
 

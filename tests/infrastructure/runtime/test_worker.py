@@ -475,7 +475,9 @@ async def test_info_says_what_runs_and_what_it_owns() -> None:
         await until(lambda: len(process.worker.info()["assignment"]) == 2)
         info = process.worker.info()
     assert (info["worker"], info["realm"], info["operations"]) == ("order-store", "dev", ["insert_order"])
-    assert info["assignment"][0] == {"topic": REQUESTS, "partition": 0, "in_flight": 0, "parked": 0}
+    work = {"topic": REQUESTS, "partition": 0, "in_flight": 0, "parked": 0}
+    assert info["assignment"][0] == work | {"position": None, "committed": None, "end": None, "lag": None}
+    assert info["kafka"]["consumer"]["last_error"] == ""
 
 
 async def test_a_partition_that_moves_away_waits_for_what_runs_and_its_records_leave_the_books() -> None:
