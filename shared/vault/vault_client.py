@@ -148,6 +148,7 @@ class VaultClient:
             path: mount first, as `vault kv get` and `vault read` take it: `secret/team/pg`, `database/creds/app`.
 
         Raises:
+            SettingsError: address or token are malformed.
             VaultSecretMissingError: there is none.
             VaultRefusedError: our token may not read it.
             DependencyUnavailableError: the server cannot be reached, is sealed, or failed.
@@ -270,6 +271,10 @@ class VaultClient:
     def _translated(self, call: Callable[[], T]) -> T:
         try:
             return call()
+        except (requests.exceptions.InvalidHeader, requests.exceptions.InvalidURL):
+            raise SettingsError(
+                "the Vault server cannot be asked: its address is malformed, or the token or namespace holds a line break"
+            ) from None
         except hvac_errors.InvalidPath as error:
             raise VaultSecretMissingError(_said(error) or "there is no such secret") from error
         except _UNAVAILABLE as error:

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -22,8 +21,7 @@ from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
 from omnibase_infra.shared.observability.structured_logger import configure_logging
 from omnibase_infra.shared.secrets import RotatingSecrets
 from omnibase_infra.shared.testing.fleet import eventually
-from omnibase_infra.shared.testing.openbao_fixtures import OpenBaoServer, SecretMount
-from omnibase_infra.shared.testing.postgres_fixtures import PostgresDatabase
+from omnibase_infra.shared.testing.openbao_fixtures import DynamicLogins, OpenBaoServer, SecretMount
 
 pytestmark = pytest.mark.usefixtures("no_environment")
 
@@ -193,59 +191,6 @@ async def test_what_cannot_be_resolved_at_the_start_is_an_error_there(
         await open_secrets(vault_addr="http://127.0.0.1:1", vault_token="s.x", postgres_password="vault://a/b#c")
 
 
-class DynamicLogins:
-    """A database engine of OpenBao that makes PostgreSQL logins for a while."""
-
-    def __init__(self, mount: SecretMount, database: PostgresDatabase) -> None:
-        self.mount = mount
-        self.name = f"db-{mount.name}"
-        self._dsn = database.dsn
-        place = urlsplit(database.dsn)
-        client = mount.client
-        client.sys.enable_secrets_engine("database", path=self.name)
-        client.secrets.database.configure(
-            "pg",
-            plugin_name="postgresql-database-plugin",
-            connection_url=f"postgresql://{{{{username}}}}:{{{{password}}}}@{place.hostname}:{place.port}{place.path}",
-            username=place.username,
-            password=place.password,
-            allowed_roles=["*"],
-            mount_point=self.name,
-        )
-
-    def role(self, *, ttl: str, longest: str) -> str:
-        """Make a role and return the path of its credentials."""
-        self.mount.client.secrets.database.create_role(
-            "app",
-            db_name="pg",
-            creation_statements=[
-                "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'",
-            ],
-            default_ttl=ttl,
-            max_ttl=longest,
-            mount_point=self.name,
-        )
-        return f"{self.name}/creds/app"
-
-    def settings(self, path: str) -> dict[str, str]:
-        return {
-            "postgres_dsn": self._dsn,
-            "postgres_user": f"vault://{path}#username",
-            "postgres_password": f"vault://{path}#password",
-        }
-
-    def close(self) -> None:
-        self.mount.client.sys.revoke_prefix(f"{self.name}/")
-        self.mount.client.sys.disable_secrets_engine(self.name)
-
-
-@pytest.fixture
-async def dynamic_logins(secret_mount: SecretMount, postgres_test_db: PostgresDatabase) -> AsyncIterator[DynamicLogins]:
-    logins = await asyncio.to_thread(DynamicLogins, secret_mount, postgres_test_db)
-    yield logins
-    await asyncio.to_thread(logins.close)
-
-
 async def works(settings: Settings) -> bool:
     connection = await asyncpg.connect(require_postgres(settings))
     try:
@@ -254,18 +199,11 @@ async def works(settings: Settings) -> bool:
         await connection.close()
 
 
-def lease_policy(logins: DynamicLogins) -> str:
-    return logins.mount.policy(
-        f'path "{logins.name}/*" {{ capabilities = ["read"] }}',
-        'path "sys/leases/*" { capabilities = ["update"] }',
-    )
-
-
 async def test_a_login_for_a_while_is_renewed_then_replaced_before_it_ends_and_given_back_at_the_end(
     open_secrets: Open, dynamic_logins: DynamicLogins
 ) -> None:
     path = await asyncio.to_thread(dynamic_logins.role, ttl="3s", longest="6s")
-    role = await asyncio.to_thread(dynamic_logins.mount.approle, lease_policy(dynamic_logins))
+    role = await asyncio.to_thread(dynamic_logins.mount.approle, dynamic_logins.policy())
     opened = await open_secrets("postgres_password", **role, **dynamic_logins.settings(path))
     first = opened.value("postgres_user")
     assert first is not None
@@ -289,7 +227,7 @@ async def test_leases_are_got_anew_when_the_log_in_they_came_from_has_ended(
     open_secrets: Open, dynamic_logins: DynamicLogins
 ) -> None:
     path = await asyncio.to_thread(dynamic_logins.role, ttl="1h", longest="2h")
-    policy = lease_policy(dynamic_logins)
+    policy = dynamic_logins.policy()
     role = await asyncio.to_thread(
         lambda: dynamic_logins.mount.approle(policy, token_ttl="2s", token_max_ttl="3s"),
     )

@@ -89,6 +89,13 @@ def test_a_wrong_token_and_a_wrong_secret_id_are_refused_without_being_shown(
         assert "hunter2" not in str(caught.value) + repr(client)
 
 
+def test_a_token_with_a_line_break_is_a_mistake_of_people_and_no_outage(connect: Connect) -> None:
+    client = connect(vault_addr="http://127.0.0.1:1", vault_token="s.hunter2\nx")
+    with pytest.raises(SettingsError, match="holds a line break") as caught:
+        client.read("secret/pg")
+    assert "hunter2" not in str(caught.value)
+
+
 def test_a_token_of_an_approle_is_replaced_when_it_was_revoked(connect: Connect, secret_mount: SecretMount) -> None:
     path = secret_mount.write("pg", password="x")
     client = connect(**secret_mount.approle(secret_mount.policy(), token_ttl="1h"))
