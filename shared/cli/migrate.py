@@ -12,6 +12,7 @@ import typer
 from omnibase_infra.shared.core.errors import ConfigurationError, OmnibaseError
 
 if TYPE_CHECKING:
+    from omnibase_infra.shared.core.settings import Settings
     from omnibase_infra.shared.postgres.inbox_retention import RetentionReport
     from omnibase_infra.shared.postgres.migrations import Migration, MigrationStep
 
@@ -25,6 +26,9 @@ def migrate(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is pending and change nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")] = False,
+    wait: Annotated[
+        float, typer.Option("--wait", min=0, help="Seconds to wait for a server that cannot be reached yet.")
+    ] = 0.0,
 ) -> None:
     """Apply the SQL migrations of the inbox and outbox, and of nodes, to the database of OMNIBASE_POSTGRES_DSN.
 
@@ -34,7 +38,7 @@ def migrate(
     at once, does no harm. Exit codes: 0 up to date, 1 PostgreSQL cannot be reached, 2 settings or a migration are wrong.
     """
     try:
-        steps = asyncio.run(_migrate(nodes or [], dry_run=dry_run, quiet=as_json))
+        steps = asyncio.run(_migrate(nodes or [], dry_run=dry_run, quiet=as_json, wait=wait))
     except OmnibaseError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(EXIT_CONFIGURATION if isinstance(error, ConfigurationError) else EXIT_FAILED) from error
@@ -45,7 +49,7 @@ def migrate(
     typer.echo(", ".join(f"{count} {state}" for state, count in counts.items() if count) or "nothing to migrate")
 
 
-async def _migrate(nodes: list[str], *, dry_run: bool, quiet: bool) -> list[MigrationStep]:
+async def _migrate(nodes: list[str], *, dry_run: bool, quiet: bool, wait: float) -> list[MigrationStep]:
     from omnibase_infra.shared.cli.process_settings import load_process_settings
     from omnibase_infra.shared.core.settings import require_postgres
     from omnibase_infra.shared.postgres.inbox_retention import RetentionOptions
@@ -56,6 +60,8 @@ async def _migrate(nodes: list[str], *, dry_run: bool, quiet: bool) -> list[Migr
     dsn = require_postgres(settings)
     plan: list[list[Migration]] = [infrastructure_migrations()]
     plan += [read_migrations(folder.parent.name, folder / "migrations") for folder in _node_folders(nodes)]
+    if wait:
+        await _wait_for_server(settings, wait)
     return await run(
         dsn,
         plan,
@@ -64,6 +70,27 @@ async def _migrate(nodes: list[str], *, dry_run: bool, quiet: bool) -> list[Migr
         report=_silent if quiet else _print_step,
         report_days=_print_kept if quiet else _print_days,
     )
+
+
+async def _wait_for_server(settings: Settings, seconds: float) -> None:
+    """Return when the server lets us in. Apart from the migrations: no bound may cut one of those off.
+
+    Raises:
+        DependencyUnavailableError: it could not be reached in time; says why.
+    """
+    from omnibase_infra.shared.postgres.connection_pool import PostgresConnectionPool
+    from omnibase_infra.shared.resilience.retry_policy import RetryOptions, RetryPolicy, retrying
+
+    async def look() -> None:
+        async with (
+            PostgresConnectionPool.from_settings(settings, application_name="omninode migrate") as pool,
+            pool.acquire() as connection,
+        ):
+            await connection.fetchval("SELECT 1")
+
+    # Time bounds it, not attempts; somebody waits for this, so there is no budget.
+    patient = RetryPolicy(attempts=1_000_000, base=0.2, cap=2.0, jitter="equal", total_seconds=seconds)
+    await retrying(look, patient, dependency="postgres", options=RetryOptions(quiet=True))
 
 
 def _node_folders(nodes: list[str]) -> list[Path]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import typer
@@ -12,6 +14,7 @@ from typer.testing import Result
 
 from omnibase_infra.shared.cli.migrate import migrate
 from omnibase_infra.shared.testing.postgres_fixtures import PostgresDatabase
+from omnibase_infra.shared.testing.tcp_proxy import TcpProxy
 
 RunCommand = Callable[..., Result]
 
@@ -45,6 +48,30 @@ def test_a_node_of_a_further_folder_can_be_named_alone(run: RunCommand, app: typ
     scopes = {step["scope"] for step in json.loads(result.stdout)}
     assert "tide_table" in scopes
     assert "postgres_adapter" not in scopes
+
+
+def test_a_server_that_is_not_up_yet_is_waited_for(
+    run: RunCommand,
+    app: typer.Typer,
+    surroundings: Callable[[dict[str, str]], None],
+    postgres_test_db: PostgresDatabase,
+) -> None:
+    address = urlsplit(postgres_test_db.dsn)
+    assert address.port is not None
+    with TcpProxy(address.port) as proxy:
+        netloc = address.netloc.replace(f":{address.port}", f":{proxy.port}")
+        surroundings({"OMNIBASE_POSTGRES_DSN": address._replace(netloc=netloc).geturl()})
+        proxy.cut()
+        assert run(app, "postgres_adapter").exit_code == 1
+        result = run(app, "postgres_adapter", "--wait", "0.5")
+        assert result.exit_code == 1
+        assert "postgres could not be reached within 0.5 s" in result.output
+        timer = threading.Timer(0.4, proxy.restore)
+        timer.start()
+        result = run(app, "postgres_adapter", "--wait", "20")
+        timer.join()
+    assert result.exit_code == 0, result.output
+    assert "applied" in result.output
 
 
 def test_a_node_that_is_not_there_is_named_with_what_there_is(run: RunCommand, app: typer.Typer) -> None:
