@@ -58,16 +58,22 @@ class Imports(msgspec.Struct):
 
 
 def measure(subject: Subject, rounds: int) -> Imports:
-    """Return the least of several starts: what else the machine does only adds. The first, which compiles, does not count."""
-    found = [_start(subject) for _ in range(rounds + 1)][1:]
-    owners = {owner for one in found for owner in one.milliseconds}
-    return Imports(
-        found[-1].modules,
-        {owner: min(one.milliseconds.get(owner, 0.0) for one in found) for owner in owners},
-    )
+    """Return the least that each module took in several starts: what else the machine does only adds.
+
+    The first start compiles, and does not count.
+    """
+    starts = [_start(subject) for _ in range(rounds + 1)][1:]
+    owners = packages_distributions()
+    modules: dict[str, int] = defaultdict(int)
+    milliseconds: dict[str, float] = defaultdict(float)
+    for name in {name for start in starts for name in start}:
+        owner = _owner(name, owners)
+        modules[owner] += 1
+        milliseconds[owner] += min(start[name] for start in starts if name in start)
+    return Imports(dict(modules), dict(milliseconds))
 
 
-def _start(subject: Subject) -> Imports:
+def _start(subject: Subject) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         loaded = Path(folder) / "loaded"
         environment = {
@@ -101,19 +107,15 @@ def _start(subject: Subject) -> Imports:
         return _imports(lines, set(loaded.read_text(encoding="utf-8").split("\n")))
 
 
-def _imports(lines: Sequence[str], loaded: set[str]) -> Imports:
-    owners = packages_distributions()
-    modules: dict[str, int] = defaultdict(int)
-    milliseconds: dict[str, float] = defaultdict(float)
+def _imports(lines: Sequence[str], loaded: set[str]) -> dict[str, float]:
+    """Return the milliseconds of each module itself. What was looked for and is not installed is reported, too."""
+    found: dict[str, float] = {}
     for line in lines:
         own, _, rest = line.removeprefix("import time:").partition("|")
         name = rest.rpartition("|")[2].strip()
-        # What was looked for and is not installed is reported, too.
         if line.startswith("import time:") and own.strip().isdecimal() and name in loaded:
-            owner = _owner(name, owners)
-            modules[owner] += 1
-            milliseconds[owner] += int(own) / 1000
-    return Imports(dict(modules), dict(milliseconds))
+            found[name] = int(own) / 1000
+    return found
 
 
 def _owner(name: str, owners: Mapping[str, Sequence[str]]) -> str:
@@ -170,8 +172,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         *(f"- {name}: {value}" for name, value in (facts | run_facts()).items()),
         "- again with: `python -m tests.performance.import_times --write`",
         "",
-        "Milliseconds of a module itself, without what it imports, and in parentheses the number of modules; the least of some starts. The",
-        "first span loads the exporter besides, in a thread of its own. A worker is ready sooner than the sum says: Python",
+        "Milliseconds of a module itself, without what it imports, and in parentheses the number of modules; the least of some starts.",
+        "The first span loads the exporter besides, in a thread of its own. A worker is ready sooner than the sum says: Python",
         "measures each import at a price. `tests/architecture/test_worker_imports.py` holds workers to what they need.",
         "",
         *table(found),
