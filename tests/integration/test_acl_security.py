@@ -129,6 +129,33 @@ def test_plan_and_apply_bring_the_cluster_to_the_contracts(fleet: SecuredFleet) 
     admin.revoke([of_others])
 
 
+def test_an_operator_needs_nothing_beyond_the_prefix_of_the_realm(fleet: SecuredFleet) -> None:
+    operator = fleet.new_user("operator")
+    everything = [
+        AclRule(f"User:{operator.kafka_sasl_username}", resource, f"{fleet.realm}.", "all", "prefixed")
+        for resource in ("topic", "group", "transactional-id")
+    ]
+    KafkaAclAdmin(fleet.administrator, log=RecordedLog()).grant(everything)
+
+    def run(*command: str) -> str:
+        done = fleet.command(*command, settings=operator)
+        assert done.exit_code == 0, f"{command}: {done.output}"
+        return done.stdout
+
+    async def send() -> None:
+        async with ProducerPool(operator, client_id="operator", log=RecordedLog()) as pool:
+            await pool.send([OutboundRecord(load_spec(TALLY).subscribe[0], b"no envelope")])
+
+    run("topics", "apply")
+    fleet.command("acls", "apply")
+    asyncio.run(eventually(fleet.start(TALLY).is_ready, "the worker is ready", 40))
+    asyncio.run(send())
+    asyncio.run(eventually(lambda: "undecodable" in run("dlq", "list", TALLY), "the record is a dead letter"))
+    run("dlq", "redrive", TALLY, "--yes")
+    run("offsets", "show", TALLY)
+    run("topics", "check")
+
+
 def test_a_cluster_without_an_authorizer_is_told_so(fleet: SecuredFleet, kafka_settings: Settings) -> None:
     planned = fleet.command("acls", "plan", settings=kafka_settings)
     assert planned.exit_code == 1, planned.output
