@@ -41,7 +41,7 @@ def diff(
         str | None,
         typer.Option(
             help="BACKWARD: new readers read old payloads; FORWARD: old readers read new ones; FULL: both. Default: of "
-            "nodes what callers of OLD need (requests BACKWARD, answers FORWARD), of other schemas FULL.",
+            "payloads what callers of OLD need (requests BACKWARD, answers FORWARD), of other schemas FULL.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
@@ -172,11 +172,19 @@ def _schema_breaks(before: _Side, after: _Side, mode: Mode | None) -> list[dict[
             found += [_plain(name, gone)] if mode != "NONE" else []
             continue
         try:
-            broken = incompatibilities(schema, after.schemas[name], mode or "FULL")
+            broken = incompatibilities(schema, after.schemas[name], mode or _default_mode(name))
         except LookupError as error:
             raise ConfigurationError(f"{name}: {error}") from error
         found += [_plain(name, item) for item in broken]
     return found
+
+
+def _default_mode(name: str) -> Mode:
+    """Return what callers of the old schema need: exported files of payloads say by their names whose they are."""
+    from omnibase_infra.topics.payload_schemas import DIRECTIONS
+
+    role = name.rsplit(".", 1)[-1]
+    return next((mode for known, mode in DIRECTIONS.items() if known == role), "FULL")
 
 
 def _plain(schema: str, broken: Incompatibility) -> dict[str, str]:

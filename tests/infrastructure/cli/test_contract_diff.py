@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from typer.testing import CliRunner
 
 from omnibase_infra.shared.cli.generate_models import models_folder
 from omnibase_infra.shared.cli.main import app
-from omnibase_infra.shared.contracts.kits import BUILT_IN_KITS
 from omnibase_infra.shared.generator.kits.discovery import installed_kits
 from omnibase_infra.shared.generator.servers import servers
 from omnibase_infra.shared.generator.targets import target_of
@@ -42,7 +40,7 @@ PRICE = "  - {name: price, description: Says a price., kit: custom, request: Mod
 
 
 @pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Generate two versions of a node; the newer one asks for more and answers with less certainty."""
     root = tmp_path_factory.mktemp("desks")
     for minor, least, more in ((0, 0, ""), (1, -5, ", shop: {type: string}")):
@@ -54,7 +52,6 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         )
         with servers(None, print) as available:
             generate_node(folder / "contract.yaml", target_of(folder), installed_kits(), available)
-    assert "custom" in BUILT_IN_KITS
     return root
 
 
@@ -113,6 +110,16 @@ def test_model_contracts_and_exported_schemas_are_compared_in_both_directions(tm
         1,
         "model_vault_secret_request $: it is gone [schema-removed, breaks BACKWARD]\n",
     )
+
+
+def test_exported_payloads_are_compared_as_their_callers_need(tmp_path: Path) -> None:
+    for name, least in (("old", 1), ("new", 0)):
+        for role in ("request", "response"):
+            path = tmp_path / name / f"price.{role}.schema.json"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps({"type": "integer", "minimum": least}))
+    result = RUN.invoke(app, ["contract", "diff", str(tmp_path / "old"), str(tmp_path / "new")])
+    assert [line.split(":")[0] for line in result.stdout.splitlines()] == ["price.response $"]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from omnibase_infra.shared.contracts.compatibility import Mode, incompatibilities
 
-ORDER = {
+ORDER: dict[str, Any] = {
     "type": "object",
     "required": ["id", "quantity"],
     "properties": {
@@ -29,11 +29,11 @@ ORDER = {
 
 
 def _changed(name: str, schema: Any) -> dict[str, Any]:
-    return {**ORDER, "properties": {**ORDER["properties"], name: schema}}  # type: ignore[dict-item]
+    return {**ORDER, "properties": {**ORDER["properties"], name: schema}}
 
 
 def _without(name: str) -> dict[str, Any]:
-    return {**ORDER, "properties": {key: value for key, value in ORDER["properties"].items() if key != name}}  # type: ignore[attr-defined]
+    return {**ORDER, "properties": {key: value for key, value in ORDER["properties"].items() if key != name}}
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,8 @@ class Schemas:
         if depth:
             nested: list[Callable[[int], dict[str, Any]]] = [self._object, self._array, self._union, self._map]
             makers += [partial(make, depth - 1) for make in nested]
-        return self._pick(makers)()
+        make: Callable[[], dict[str, Any]] = self._pick(makers)
+        return make()
 
     def changed(self, schema: dict[str, Any]) -> dict[str, Any]:
         """Return the schema with one thing about it, or somewhere in it, changed."""
