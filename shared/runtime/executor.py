@@ -36,6 +36,7 @@ from omnibase_infra.shared.runtime.completion import Completion
 from omnibase_infra.shared.runtime.dead_letters import DeadLetters
 from omnibase_infra.shared.runtime.delivery import OutputDelivery
 from omnibase_infra.shared.runtime.execution import Execution, Settled, split_repeats
+from omnibase_infra.shared.runtime.lane_retry import LONGEST_WAIT_SECONDS
 from omnibase_infra.shared.runtime.lanes import Lane, Lanes, Passage
 from omnibase_infra.shared.runtime.newer_contract import newer_contract
 from omnibase_infra.shared.runtime.parking import Parking
@@ -335,8 +336,10 @@ class Executor:
         """Put records back without spending an attempt; the breaker decides when anything runs again."""
         self._log.warning(LogEvent.DEPENDENCY_UNAVAILABLE, dependency=error.dependency, error=error.message)
         passage.failed(error)
+        # A service that has its breaker in the handler says when asking it again is worth it.
+        retry_in = min(getattr(error, "retry_in_seconds", 0.0), LONGEST_WAIT_SECONDS)
         for record in records:
-            self._lanes.postpone(record, UNAVAILABLE_DELAY_SECONDS)
+            self._lanes.postpone(record, max(UNAVAILABLE_DELAY_SECONDS, retry_in))
 
     def _log_death(self, record: Record, error: Exception) -> None:
         self._log.error(

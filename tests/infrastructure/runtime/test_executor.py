@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
@@ -14,6 +15,7 @@ import pytest
 
 from omnibase_infra.shared.core import envelope as envelopes
 from omnibase_infra.shared.core.errors import (
+    BreakerOpenError,
     BusinessError,
     DeliveryError,
     DependencyBusyError,
@@ -372,6 +374,23 @@ async def test_an_outage_spends_no_attempt_and_makes_no_dead_letter() -> None:
         await shop.all_done()
     assert shop.store.effects == [0]
     assert not shop.dead()
+
+
+async def test_a_service_whose_breaker_is_open_is_asked_again_when_that_is_worth_it() -> None:
+    calls: list[float] = []
+
+    async def act(number: int) -> None:
+        calls.append(time.monotonic())
+        if len(calls) == 1:
+            raise BreakerOpenError("not asked", dependency="carrier", retry_in_seconds=0.6)
+
+    shop = Shop(act)
+    async with shop.running():
+        record = shop.submit({"number": 0})
+        await shop.all_done()
+    assert calls[1] - calls[0] >= 0.59
+    assert record.attempts == 0
+    assert shop.store.effects == [0]
 
 
 async def test_a_busy_dependency_spends_no_attempt() -> None:
