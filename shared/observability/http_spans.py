@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from omnibase_infra.shared.observability.active_trace import AttributeValue, active_trace
@@ -61,13 +61,7 @@ def outgoing_request(method: str, url: str, headers: MutableMapping[str, str]) -
         yield OutgoingRequest(span)
 
 
-class _Session(Protocol):
-    """The part of `requests.Session` that every request goes through."""
-
-    send: Any
-
-
-S = TypeVar("S", bound=_Session)
+S = TypeVar("S")
 
 
 def traced_session(session: S) -> S:
@@ -75,7 +69,9 @@ def traced_session(session: S) -> S:
 
     Only this session is changed, no class. Requests of work that is not traced go out as they were.
     """
-    send = session.send
+    # `requests` is not imported for its type: whoever has a session has the library.
+    target = cast("Any", session)
+    send = target.send
 
     @wraps(send)
     def traced(request: Any, **options: Any) -> Any:
@@ -84,7 +80,7 @@ def traced_session(session: S) -> S:
             outgoing.answered(response.status_code)
             return response
 
-    session.send = traced
+    target.send = traced
     return session
 
 
