@@ -13,7 +13,7 @@ import msgspec
 from omnibase_infra.shared.core.errors import ConfigurationError
 
 MetricKind = Literal["counter", "gauge", "histogram"]
-MetricUnit = Literal["records", "seconds", "bytes", "connections", "partitions", "events", "state", "lines", "spans"]
+MetricUnit = Literal["records", "seconds", "bytes", "connections", "partitions", "events", "state", "lines", "spans", "processes"]
 Across = Literal["sum", "max", "min"]
 
 PREFIX: Final = "omnibase_"
@@ -164,7 +164,7 @@ LOG_LINES_LOST: Final = CounterDefinition(
     "omnibase_log_lines_lost_total", "Log lines the output refused, for example a closed pipe.", "lines"
 )
 PROCESSES: Final = GaugeDefinition(
-    "omnibase_processes", "Processes that are added up; only on the page that `omninode metrics` makes.", "events"
+    "omnibase_processes", "Processes that are added up; only on the page that `omninode metrics` makes.", "processes"
 )
 SPANS_EXPORTED: Final = CounterDefinition("omnibase_spans_exported_total", "Spans the collector has taken.", "spans")
 SPANS_DROPPED: Final = CounterDefinition(
