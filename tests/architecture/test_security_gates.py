@@ -6,6 +6,7 @@ import datetime as dt
 import importlib.util
 import json
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -62,6 +63,18 @@ def test_sql_put_together_from_strings_is_found(code: str) -> None:
 )
 def test_bound_values_constants_and_excused_names_pass(code: str) -> None:
     assert list(gate("no_dynamic_sql").findings(code, "m.py")) == []
+
+
+def test_ruff_looks_for_security_faults_and_leaves_out_only_what_is_argued_for() -> None:
+    ruff = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["ruff"]["lint"]
+    assert "S" in ruff["select"]
+    assert {rule for rule in ruff["ignore"] if rule.startswith("S") and rule[1:].isdigit()} == {
+        "S101",
+        "S404",
+        "S603",
+        "S607",
+    }
+    assert [place for place, rules in ruff["per-file-ignores"].items() if "S" in rules] == ["tests/**"]
 
 
 def test_the_product_puts_no_sql_together() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 from omnibase_infra.shared.core.errors import DependencyUnavailableError, SettingsError
 from omnibase_infra.shared.core.settings import load_settings
 from omnibase_infra.shared.local_services import OpenBaoService
+from omnibase_infra.shared.testing.certificates import TestAuthority
 from omnibase_infra.shared.testing.openbao_fixtures import OpenBaoServer, SecretMount
 from omnibase_infra.shared.vault.errors import VaultLeaseEndedError, VaultRefusedError, VaultSecretMissingError
 from omnibase_infra.shared.vault.vault_client import Lease, VaultClient, VaultOptions
@@ -140,6 +144,38 @@ def test_a_server_that_is_sealed_or_gone_is_not_available(tmp_path: Path, connec
             client.read("secret/pg")
     finally:
         service.kill()
+
+
+class SealedOverTls(BaseHTTPRequestHandler):
+    """Answers as a sealed server does, for a client that trusts the certificate."""
+
+    def do_GET(self) -> None:
+        self.send_response(503)
+        self.end_headers()
+        self.wfile.write(b'{"errors": ["Vault is sealed"]}')
+
+    def log_message(self, *_: Any) -> None:
+        """Stay silent."""
+
+
+def test_the_server_s_certificate_is_verified_by_the_ca_of_the_settings(tmp_path: Path, connect: Connect) -> None:
+    authority, stranger = TestAuthority(tmp_path), TestAuthority(tmp_path, "stranger")
+    files = authority.server("vault")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(files.chain, files.key)
+    with HTTPServer(("127.0.0.1", 0), SealedOverTls) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"https://localhost:{server.server_port}"
+        for given, reason in (
+            ({"vault_ca_location": authority.certificate}, "it is sealed"),
+            ({"vault_ca_location": stranger.certificate}, "its certificate cannot be verified"),
+            ({}, "its certificate cannot be verified"),
+        ):
+            client = connect(vault_addr=address, vault_token="s.x", **given)
+            with pytest.raises(DependencyUnavailableError, match=reason):
+                client.read("secret/pg")
+        server.shutdown()
 
 
 @pytest.mark.parametrize(
