@@ -71,10 +71,15 @@ def _grpc(settings: Settings, endpoint: str, headers: dict[str, str]) -> SpanExp
 
 
 def _http(settings: Settings, url: str, headers: dict[str, str]) -> SpanExporter:
+    import requests
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
+    session = requests.Session()
+    # REQUESTS_CA_BUNDLE of a machine would win over the CA that the settings name.
+    session.trust_env = settings.otlp_ca_location is None
     return OTLPSpanExporter(
         endpoint=url,
+        session=session,
         certificate_file=_text(settings.otlp_ca_location),
         client_certificate_file=_text(settings.otlp_certificate_location),
         client_key_file=_text(settings.otlp_key_location),

@@ -12,8 +12,9 @@ from pathlib import Path
 
 
 def _write_down(file: Path) -> None:
+    modules: dict[str, object] = dict(sys.modules)
     # A module that something else marked as missing is in the table, too, with nothing behind it.
-    names = sorted(name for name, module in list(sys.modules.items()) if module is not None)
+    names = sorted(name for name, module in modules.items() if module is not None)
     file.write_text("\n".join(names), encoding="utf-8")
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import ssl
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import grpc  # type: ignore[import-untyped]  # ships no types
 import msgspec
@@ -20,6 +21,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
     TraceServiceServicer,
     add_TraceServiceServicer_to_server,
 )
+
+if TYPE_CHECKING:  # needs a library for certificates, which only tests with TLS have to have
+    from omnibase_infra.shared.testing.certificates import ServerCertificate
 
 _STOP_SECONDS: Final = 5.0
 
@@ -52,9 +56,10 @@ class ReceivedSpan(msgspec.Struct, frozen=True):
 class OtlpReceiver:
     """Listens on a loopback port of its own. Safe from any thread."""
 
-    def __init__(self, protocol: Literal["grpc", "http"]) -> None:
-        """Prepare it; `start` listens."""
+    def __init__(self, protocol: Literal["grpc", "http"], certificate: ServerCertificate | None = None) -> None:
+        """Prepare it; `start` listens, with a certificate for TLS only."""
         self.protocol: Final = protocol
+        self._certificate = certificate
         self.port = 0
         self.headers: list[dict[str, str]] = []
         self._spans: list[ReceivedSpan] = []
@@ -64,7 +69,7 @@ class OtlpReceiver:
     @property
     def endpoint(self) -> str:
         """Return the address, as `OMNIBASE_OTLP_ENDPOINT` takes it."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://127.0.0.1:{self.port}" if self._certificate is None else f"https://localhost:{self.port}"
 
     @property
     def spans(self) -> list[ReceivedSpan]:
@@ -75,7 +80,7 @@ class OtlpReceiver:
     def start(self) -> None:
         """Listen; after a stop on the same port as before."""
         make = _GrpcServer if self.protocol == "grpc" else _HttpServer
-        self._server = make(self._take, self.port)
+        self._server = make(self._take, self.port, self._certificate)
         self.port = self._server.port
 
     def stop(self) -> None:
@@ -108,9 +113,11 @@ class OtlpReceiver:
 
 
 @contextmanager
-def otlp_receiver(protocol: Literal["grpc", "http"]) -> Iterator[OtlpReceiver]:
-    """Provide a receiver that listens for the length of the block."""
-    receiver = OtlpReceiver(protocol)
+def otlp_receiver(
+    protocol: Literal["grpc", "http"], certificate: ServerCertificate | None = None
+) -> Iterator[OtlpReceiver]:
+    """Provide a receiver that listens for the length of the block; with a certificate for TLS only."""
+    receiver = OtlpReceiver(protocol, certificate)
     receiver.start()
     try:
         yield receiver
@@ -119,7 +126,7 @@ def otlp_receiver(protocol: Literal["grpc", "http"]) -> Iterator[OtlpReceiver]:
 
 
 class _GrpcServer:
-    def __init__(self, take: Any, port: int) -> None:
+    def __init__(self, take: Any, port: int, certificate: ServerCertificate | None) -> None:
         class Servicer(TraceServiceServicer):
             def Export(  # noqa: N802 - the service's own name
                 self, request: ExportTraceServiceRequest, context: Any
@@ -129,7 +136,12 @@ class _GrpcServer:
 
         self._server = grpc.server(ThreadPoolExecutor(4))
         add_TraceServiceServicer_to_server(Servicer(), self._server)  # type: ignore[no-untyped-call]
-        self.port: int = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        address = f"127.0.0.1:{port}"
+        if certificate is None:
+            self.port: int = self._server.add_insecure_port(address)
+        else:
+            pair = (certificate.key.read_bytes(), certificate.chain.read_bytes())
+            self.port = self._server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
         self._server.start()
 
     def stop(self) -> None:
@@ -137,7 +149,7 @@ class _GrpcServer:
 
 
 class _HttpServer:
-    def __init__(self, take: Any, port: int) -> None:
+    def __init__(self, take: Any, port: int, certificate: ServerCertificate | None) -> None:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -159,6 +171,10 @@ class _HttpServer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
+        if certificate is not None:
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(certificate.chain, certificate.key)
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self.port = int(self._server.server_address[1])
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()

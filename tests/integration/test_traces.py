@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from omnibase_infra.shared.core.worker_spec import OperationSpec, WorkerSpec
 from omnibase_infra.shared.kafka.admin import KafkaTopicAdmin
 from omnibase_infra.shared.kafka.consumer_factory import ConsumerOptions, create_consumer
 from omnibase_infra.shared.kafka.producer_pool import ProducerPool
+from omnibase_infra.shared.observability.endpoint_files import announced_endpoints
 from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
 from omnibase_infra.shared.observability.structured_logger import get_logger
 from omnibase_infra.shared.observability.tracer_factory import create_tracing
@@ -176,7 +178,9 @@ async def test_a_request_through_two_workers_is_one_trace(
     assert order not in str(spans), "keys and parameters are nobody's business at the collector"
 
 
-async def test_a_collector_that_dies_under_load_takes_nothing_with_it(fleet: Fleet, over_grpc: OtlpReceiver) -> None:
+async def test_a_collector_that_dies_under_load_takes_nothing_with_it(
+    fleet: Fleet, over_grpc: OtlpReceiver, tmp_path: Path
+) -> None:
     worker = await fleet.start_ready(
         OMNIBASE_OTLP_ENDPOINT=over_grpc.endpoint,
         OMNIBASE_TRACE_SAMPLE_RATIO="1",
@@ -198,6 +202,7 @@ async def test_a_collector_that_dies_under_load_takes_nothing_with_it(fleet: Fle
         page = await asyncio.to_thread(worker.metrics, accept)
         assert ("# EOF" in page, "trace_id=" in page) == (accept != "text/plain",) * 2
     assert exposition_problems(await asyncio.to_thread(worker.metrics)) == []
+    assert [one.address for one in announced_endpoints(tmp_path)] == [worker.address]
     assert worker.is_ready()
     over_grpc.start()
     before = len(over_grpc.spans)
@@ -207,6 +212,7 @@ async def test_a_collector_that_dies_under_load_takes_nothing_with_it(fleet: Fle
     assert len(over_grpc.spans) > before, "spans arrive again once the collector is back"
     await load.assert_done_once_in_order()
     assert await asyncio.to_thread(worker.terminate) == 0
+    assert announced_endpoints(tmp_path) == []
 
 
 def _dropped(page: str) -> float:

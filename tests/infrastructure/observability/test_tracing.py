@@ -23,6 +23,7 @@ from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
 from omnibase_infra.shared.observability.span_queue import SpanQueue
 from omnibase_infra.shared.observability.trace_context import parse_traceparent
 from omnibase_infra.shared.observability.tracer_factory import Tracing, create_tracing
+from omnibase_infra.shared.testing.certificates import TestAuthority
 from omnibase_infra.shared.testing.otlp_receiver import OtlpReceiver, otlp_receiver
 
 PARENT = parse_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
@@ -170,6 +171,28 @@ async def test_a_collector_that_comes_back_gets_the_next_spans(receiver: OtlpRec
         except AssertionError:
             continue
     assert "after" in names
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+async def test_over_tls_the_authority_decides(
+    protocol: Literal["grpc", "http"],
+    make: Make,
+    registry: MetricsRegistry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, other = TestAuthority(tmp_path, "ours"), TestAuthority(tmp_path, "other")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(other.certificate))
+    with otlp_receiver(protocol, ours.server()) as receiver:
+        trusting = make(receiver.endpoint, protocol, otlp_ca_location=ours.certificate)
+        trusting.start("trusted", "consumer").end()
+        await trusting.aclose(10.0)
+        assert [span.name for span in receiver.spans] == ["trusted"]
+        wary = make(receiver.endpoint, protocol, otlp_ca_location=other.certificate, otlp_timeout_seconds=0.5)
+        wary.start("refused", "consumer").end()
+        await wary.aclose(10.0)
+        assert [span.name for span in receiver.spans] == ["trusted"]
+    assert total(registry, metric.SPANS_DROPPED, reason="export-failed") == 1
 
 
 class StuckExporter(SpanExporter):
