@@ -19,6 +19,7 @@ import msgspec
 from omnibase_infra.shared.core.errors import DependencyUnavailableError, OmnibaseError, SettingsError
 from omnibase_infra.shared.core.settings import Settings, secret_value
 from omnibase_infra.topics.schema_subjects import RegisteredSchema
+from omnibase_infra.shared.observability.http_spans import outgoing_request
 
 DEPENDENCY: Final = "schema-registry"
 MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
@@ -134,10 +135,14 @@ class SchemaRegistryClient:
             if where.secure
             else HTTPConnection(where.host, where.port, timeout=where.timeout)
         )
+        scheme = "https" if where.secure else "http"
+        url = f"{scheme}://{where.host}:{where.port}{where.path}{path}"
         try:
-            connection.request(method, where.path + path, None if body is None else json.dumps(body), headers)
-            response = connection.getresponse()
-            content = response.read(MAX_ANSWER_BYTES + 1)
+            with outgoing_request(method, url, headers) as outgoing:
+                connection.request(method, where.path + path, None if body is None else json.dumps(body), headers)
+                response = connection.getresponse()
+                content = response.read(MAX_ANSWER_BYTES + 1)
+                outgoing.answered(response.status)
         except (OSError, HTTPException) as error:
             raise DependencyUnavailableError(
                 f"the schema registry {where.host} cannot be reached: {_reason(error)}",

@@ -19,6 +19,7 @@ from hvac import exceptions as hvac_errors
 
 from omnibase_infra.shared.core.errors import DependencyUnavailableError, SettingsError
 from omnibase_infra.shared.core.settings import Settings, secret_value
+from omnibase_infra.shared.observability.http_spans import traced_session
 from omnibase_infra.shared.vault.errors import (
     DEPENDENCY,
     VaultLeaseEndedError,
@@ -127,6 +128,7 @@ class VaultClient:
             namespace=options.namespace,
             allow_redirects=False,
         )
+        traced_session(self._client.session)
 
     def __repr__(self) -> str:
         return f"<VaultClient {self._options.address}>"
