@@ -18,8 +18,8 @@ import msgspec
 
 from omnibase_infra.shared.core.errors import DependencyUnavailableError, OmnibaseError, SettingsError
 from omnibase_infra.shared.core.settings import Settings, secret_value
-from omnibase_infra.topics.schema_subjects import RegisteredSchema
 from omnibase_infra.shared.observability.http_spans import outgoing_request
+from omnibase_infra.topics.schema_subjects import RegisteredSchema
 
 DEPENDENCY: Final = "schema-registry"
 MAX_ANSWER_BYTES: Final = 8 * 1024 * 1024
