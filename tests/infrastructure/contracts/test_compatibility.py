@@ -69,7 +69,7 @@ def test_a_change_breaks_what_is_named_with_its_path(new: dict[str, Any], breaks
     assert found == breaks
     for mode in ("BACKWARD", "FORWARD"):
         expected = {item for item in breaks if item.startswith(mode)}
-        assert {f"{i.direction} {i.path} {i.rule}" for i in incompatibilities(ORDER, new, mode)} == expected  # type: ignore[arg-type]
+        assert {f"{i.direction} {i.path} {i.rule}" for i in incompatibilities(ORDER, new, mode)} == expected
     assert incompatibilities(ORDER, new, "NONE") == []
 
 
