@@ -109,8 +109,8 @@ def main(arguments: list[str]) -> int:
         print(f"{name}:{one.line_number}: {one.type}: take it out, or list it in {KNOWN.relative_to(ROOT)}")
     gone = allowed - {(name, one.type, one.secret_hash) for name, one in found}
     for name, kind, _ in sorted(gone):
-        print(f"{KNOWN.relative_to(ROOT)}: {name} has no such {kind} any more: remove the line")
-    return 1 if new or gone else 0
+        print(f"note: {KNOWN.relative_to(ROOT)}: {name} has no such {kind} any more: remove the line")
+    return 1 if new else 0
 
 
 if __name__ == "__main__":
