@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path as FilePath
 from typing import Any, Final
 
 from omnibase_infra.shared.contracts.draft import Draft, Located
-from omnibase_infra.shared.contracts.kits import SERVICES, KitSchema, KnownService
+from omnibase_infra.shared.contracts.kits import PROTOCOL_NAMES, SERVICES, KitSchema, KnownService
 from omnibase_infra.shared.contracts.model import Dependency, Operation
 from omnibase_infra.shared.contracts.rules import Rule
 from omnibase_infra.shared.contracts.schema_check import check_option, closest, did_you_mean, note_misspelt, unknown_key
 from omnibase_infra.shared.contracts.yaml_source import Path, YamlSource
+from omnibase_infra.shared.models import infrastructure
 
 COMMON_KEYS: Final = frozenset(
     ("name", "description", "kit", "topic", "on", "answer", "batch", "concurrency", "timeout", "ordering")
@@ -110,6 +112,7 @@ def _check_names(draft: Draft) -> None:
             draft.report(Rule.DEPENDENCY_TWICE, message, (*path, "name"))
         seen[dependency.name] = path
         if dependency.type != "service":
+            _check_class(draft, dependency, path)
             continue
         service = _known(dependency)
         if service is None:
@@ -120,6 +123,25 @@ def _check_names(draft: Draft) -> None:
         elif dependency.class_name and dependency.class_name != service.class_name:
             message = f"the service {dependency.name} is of class {service.class_name}, not {dependency.class_name}"
             draft.report(Rule.DEPENDENCY_UNKNOWN, message, (*path, "class_name"))
+
+
+def _check_class(draft: Draft, dependency: Dependency, path: Path) -> None:
+    """Check that a protocol is one of those there are, and that somebody knows where a model lives."""
+    if not draft.has((*path, "type")) or not draft.whole(path):
+        return  # what was meant cannot be told
+    name = dependency.class_name
+    if dependency.type == "protocol" and name and name not in PROTOCOL_NAMES:
+        hint = did_you_mean(name, PROTOCOL_NAMES) or f", expected {', '.join(PROTOCOL_NAMES)}"
+        draft.report(Rule.DEPENDENCY_UNKNOWN, f"there is no protocol {name!r}{hint}", (*path, "class_name"))
+    elif (
+        dependency.type == "model" and not dependency.module and name and not _is_infrastructure_model(dependency.name)
+    ):
+        message = f"nobody knows where {name} lives; state its `module`"
+        draft.report(Rule.DEPENDENCY_UNKNOWN, message, (*path, "class_name"))
+
+
+def _is_infrastructure_model(name: str) -> bool:
+    return (FilePath(str(infrastructure.__file__)).parent / f"{name}.py").is_file()
 
 
 def _check_operation_needs(draft: Draft, located: Located[Operation], declared: set[str]) -> set[str]:

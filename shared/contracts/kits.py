@@ -74,6 +74,9 @@ SERVICES: Final = (
     KnownService("metrics_registry", "MetricsRegistry", "metrics", is_server=False),
 )
 
+# What `type: protocol` may name; `shared.registry.protocol_registry` says what each is in code.
+PROTOCOL_NAMES: Final = ("ProtocolEventBus", "ProtocolEffectStore", "ProtocolEffectJournal")
+
 _STATEMENT_PATH: Final = {
     "type": "string",
     "pattern": r"^statements/[a-z][a-z0-9_]*\.sql$",

@@ -235,6 +235,20 @@ BREACHES = [
         Rule.DEPENDENCY_UNKNOWN, "PostgresConnectionPool", "PostgresPool", "PostgresPool", says="PostgresConnectionPool"
     ),
     Breach(
+        Rule.DEPENDENCY_UNKNOWN,
+        "class_name: ProtocolEventBus",
+        "class_name: ProtocolEventBuz",
+        "ProtocolEventBuz",
+        says="did you mean 'ProtocolEventBus'",
+    ),
+    Breach(
+        Rule.DEPENDENCY_UNKNOWN,
+        "name: protocol_event_bus, type: protocol, class_name: ProtocolEventBus",
+        "name: model_price, type: model, class_name: ModelPrice",
+        "ModelPrice}",
+        says="state its `module`",
+    ),
+    Breach(
         Rule.DEPENDENCY_UNUSED,
         POOL,
         POOL + "  - {name: consul_client, type: service, class_name: ConsulClient}\n",

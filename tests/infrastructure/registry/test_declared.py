@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from omnibase_infra.shared.contracts.kits import PROTOCOL_NAMES
 from omnibase_infra.shared.core.errors import ConfigurationError
 from omnibase_infra.shared.core.settings import Settings
 from omnibase_infra.shared.models.infrastructure.model_error_response import ModelErrorResponse
@@ -15,7 +16,7 @@ from omnibase_infra.shared.registry.declared import (
     DeclaredDependency,
     ServiceNotDeclaredError,
 )
-from omnibase_infra.shared.registry.protocol_registry import ProtocolNotSpokenError
+from omnibase_infra.shared.registry.protocol_registry import PROTOCOLS, ProtocolNotSpokenError
 
 CONTRACT = "workers/order_store/v1_0_0/contract.yaml"
 
@@ -111,6 +112,10 @@ async def test_a_service_that_lacks_members_of_a_protocol_cannot_stand_for_it() 
             container.bind_protocol("ProtocolEventBus", VaultClient)
         with pytest.raises(ConfigurationError, match=r"no protocol 'ProtocolEventBuss'.*did you mean"):
             container.bind_protocol("ProtocolEventBuss", VaultClient)
+
+
+def test_contracts_may_list_exactly_the_protocols_that_there_are() -> None:
+    assert tuple(known.class_name for known in PROTOCOLS) == PROTOCOL_NAMES
 
 
 async def test_a_model_whose_module_lacks_it_is_named_with_the_contract() -> None:
