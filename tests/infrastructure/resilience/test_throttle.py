@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-
 from limits.storage import storage_from_string
 
 from omnibase_infra.shared.core.errors import ConfigurationError, DependencyUnavailableError, RateLimitedError
