@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from omnibase_infra.shared.core.errors import DependencyUnavailableError
-from omnibase_infra.shared.core.ports import EffectStore, RecordProducer
+from omnibase_infra.shared.core.errors import ConfigurationError, DependencyUnavailableError
+from omnibase_infra.shared.core.ports import EffectStore, OutboundRecord, RecordProducer
 from omnibase_infra.shared.core.settings import Settings, require_postgres
 from omnibase_infra.shared.core.worker_spec import WorkerSpec
 from omnibase_infra.shared.registry.container import ONEXContainer
@@ -124,6 +124,8 @@ def _register_producer(
             login=around.login,
         )
         container.register_value(TransactionSupport, support, close=partial(transactions.close, CLOSE_SECONDS))
+        container.register_value(TransactionalEventBus, TransactionalEventBus(contract))
+        container.bind_protocol("ProtocolEventBus", TransactionalEventBus)
         return support, lambda: transactions.is_cut_off, transactions.health
     from omnibase_infra.shared.kafka.producer_pool import ProducerPool
 
@@ -254,6 +256,27 @@ def _rotating_login(secrets: RotatingSecrets) -> RotatingCredentials | None:
         return await FixedCredentials(require_postgres(secrets.settings)).read()
 
     return RotatingCredentials(read, ", ".join(described(name, secrets.references[name]) for name in names))
+
+
+class TransactionalEventBus:
+    """The event bus of a transactional worker: there is one, and handlers send by returning their outputs.
+
+    What they sent beside the transaction would be there twice after it was aborted and its input ran again.
+    """
+
+    def __init__(self, contract: str) -> None:
+        self._contract = contract
+
+    async def send(self, records: Sequence[OutboundRecord]) -> None:
+        """Refuse.
+
+        Raises:
+            ConfigurationError: always; says what to do instead.
+        """
+        raise ConfigurationError(
+            f"{self._contract} is transactional: {len(records)} records cannot be sent beside the transaction",
+            hint="return them from the handler, or choose another delivery guarantee",
+        )
 
 
 class _Background:
