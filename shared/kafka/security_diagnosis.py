@@ -12,6 +12,7 @@ import ssl
 import struct
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from confluent_kafka import KafkaError, KafkaException
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 PROBE_SECONDS: Final = 2.0
 # Long enough for a broker that was only just told of a user, and for a second one of several.
-JUDGE_SECONDS: Final = 1.0
+JUDGE_SECONDS: Final = 0.5
 _PAUSE_SECONDS: Final = 0.05
 _REASON_SECONDS: Final = 0.1
 _MAY_PASS: Final = frozenset({KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN})
@@ -120,12 +121,11 @@ def _login_error(settings: Settings, text: str) -> KafkaAccessError:
 
 def _certificate_error(settings: Settings, text: str) -> KafkaAccessError | None:
     host, port = _place(settings, text)
-    try:
-        _shake_hands(_context(settings), host, port)
-    except ssl.SSLCertVerificationError as error:
-        return _judged(settings, host, port, error)
-    except OSError:
-        pass  # among them ssl.SSLError: the client's own words must do
+    with suppress(OSError):  # then the client's own words must do
+        try:
+            _shake_hands(_context(settings), host, port)
+        except ssl.SSLCertVerificationError as error:
+            return _judged(settings, host, port, error)
     if "alert" in text:
         # From the broker's side, as of a client without the certificate that it asks for.
         return _refused(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from typing import Final
+from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
@@ -35,7 +35,8 @@ def missing_topics(
         DependencyUnavailableError: no broker answered in time; says why.
     """
     reasons: list[KafkaError] = []
-    client_log = ClientLog(log, "topic-check")
+    held = _HeldLines()
+    client_log = ClientLog(held, "topic-check")
 
     def note(error: KafkaError) -> None:
         client_log.error(error)
@@ -57,15 +58,34 @@ def missing_topics(
     try:
         # Of all topics: asking for one by name would have some brokers create it.
         metadata = ask_for_topics(client, settings, reasons, timeout_seconds)
+    except KafkaAccessError:
+        raise  # which says all that the client had to say, and more
     except KafkaException as error:
+        held.pass_on(log)
         reason = (reasons or error.args)[0].str()
         raise DependencyUnavailableError(
             f"no Kafka broker at {settings.kafka_bootstrap_servers} answered within {timeout_seconds:g} s: {reason}",
             dependency="kafka",
             hint="check OMNIBASE_KAFKA_BOOTSTRAP_SERVERS and the security settings, or run `omninode infra status`",
         ) from error
+    held.pass_on(log)
     found = {name for name, topic in metadata.topics.items() if topic.error is None}
     return sorted(set(topics) - found)
+
+
+class _HeldLines:
+    """Keeps a client's lines until it is known whether anybody needs them."""
+
+    def __init__(self) -> None:
+        self._lines: list[tuple[int, str, dict[str, Any]]] = []
+
+    def __call__(self, level: int, event: str, /, **fields: Any) -> None:
+        self._lines.append((level, event, fields))
+
+    def pass_on(self, log: LogFunction) -> None:
+        """Write them."""
+        for level, event, fields in self._lines:
+            log(level, event, **fields)
 
 
 def require_topics(

@@ -6,15 +6,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Self
 
 import msgspec
-from confluent_kafka import Message
+from confluent_kafka import KafkaError, KafkaException, Message
 
 from omnibase_infra.shared.core.naming import TopicName, dead_letter_actions_topic, resolutions_topic
 from omnibase_infra.shared.core.settings import Settings
 from omnibase_infra.shared.core.worker_spec import WorkerSpec
 from omnibase_infra.shared.kafka.client_log import LogFunction
 from omnibase_infra.shared.kafka.consumer_factory import ConsumerOptions, create_consumer
+from omnibase_infra.shared.kafka.security_diagnosis import ask_for_topics
 from omnibase_infra.shared.runtime.dead_letter_filter import DeadLetterFilter
-from omnibase_infra.shared.runtime.dead_letter_reading import TopicReader
+from omnibase_infra.shared.runtime.dead_letter_reading import REQUEST_SECONDS, TopicReader, unavailable
 from omnibase_infra.shared.runtime.dead_letter_resolutions import DeadLetterState, Resolution, Resolutions
 from omnibase_infra.shared.runtime.dead_letter_view import DeadLetter, Place, parse_dead_letter
 
@@ -50,7 +51,8 @@ class DeadLetterLog:
     """Reads the dead letters of one worker: `with DeadLetterLog(settings, spec, log=...) as log: log.read()`.
 
     Joins no consumer group and commits nothing. Every method blocks, within bounds, and raises
-    DependencyUnavailableError when no broker answers and TopicMissingError when a topic does not exist.
+    DependencyUnavailableError when no broker answers and TopicMissingError when a topic does not exist; entering it raises
+    KafkaAccessError when a broker does not let us in.
 
     Attributes:
         dead_letters / resolutions / actions: logical names of its topics.
@@ -60,7 +62,9 @@ class DeadLetterLog:
         """Raises:
         SettingsError: no broker is set, or the settings do not fit together.
         """
+        self._settings = settings
         self._realm = settings.realm
+        self._reasons: list[KafkaError] = []
         self.dead_letters = spec.dead_letter_topic
         self.resolutions = resolutions_topic(spec.worker, spec.major)
         self.actions = dead_letter_actions_topic(spec.worker, spec.major)
@@ -70,11 +74,20 @@ class DeadLetterLog:
             purpose="replay",
             client_id="omninode-dlq",
             log=log,
+            on_error=self._reasons.append,
             options=_OPTIONS,
         )
         self._reader = TopicReader(self._consumer)
 
     def __enter__(self) -> Self:
+        try:
+            ask_for_topics(self._consumer, self._settings, self._reasons, REQUEST_SECONDS)
+        except KafkaException as error:
+            self._consumer.close()
+            raise unavailable(error.args[0], self.dead_letters.physical(self._realm)) from error
+        except BaseException:
+            self._consumer.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -52,9 +52,9 @@ class TopicReader:
         try:
             found = self._consumer.list_topics(topic, timeout=REQUEST_SECONDS).topics[topic]
         except KafkaException as error:
-            raise _unavailable(error.args[0], topic) from error
+            raise unavailable(error.args[0], topic) from error
         if found.error is not None and found.error.code() not in _TOPIC_ERRORS:
-            raise _unavailable(found.error, topic)
+            raise unavailable(found.error, topic)
         if found.error is not None or not found.partitions:
             raise TopicMissingError(f"the topic {topic} does not exist", hint="run `omninode topics apply`")
         return sorted(found.partitions)
@@ -69,7 +69,7 @@ class TopicReader:
         try:
             marks = self._consumer.get_watermark_offsets(place, timeout=REQUEST_SECONDS)
         except KafkaException as error:
-            raise _unavailable(error.args[0], topic) from error
+            raise unavailable(error.args[0], topic) from error
         if marks is None:
             raise DependencyUnavailableError(
                 f"no Kafka broker told the offsets of {topic} within {REQUEST_SECONDS:g} s", dependency="kafka"
@@ -179,7 +179,8 @@ class TopicReader:
         return records, ended
 
 
-def _unavailable(error: KafkaError, topic: str) -> DependencyUnavailableError:
+def unavailable(error: KafkaError, topic: str) -> DependencyUnavailableError:
+    """Return the error for brokers that do not answer about a topic."""
     return DependencyUnavailableError(
         f"no Kafka broker answered about {topic} within {REQUEST_SECONDS:g} s: {error.str()}", dependency="kafka"
     )

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from omnibase_infra.shared.cli.main import app
 from omnibase_infra.shared.core.naming import Realm
 from omnibase_infra.shared.core.settings import Settings
-from omnibase_infra.shared.testing.fleet import WorkerProcess
+from omnibase_infra.shared.testing.fleet import WorkerProcess, eventually
 from omnibase_infra.shared.testing.secured_kafka import SecuredKafka, environment_of
 
 ADAPTER: Final = "postgres_adapter"
@@ -64,6 +64,11 @@ class SecuredFleet:
         for process in processes or self._processes:
             if process.exit_code is None:
                 process.kill()
+
+
+async def has_ended(process: WorkerProcess) -> None:
+    """Wait until a process that is to end by itself has ended."""
+    await eventually(lambda: process.exit_code is not None, "the worker ends", 40)
 
 
 @contextmanager

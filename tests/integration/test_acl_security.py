@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
-from tests.integration.secured_fleet import ADAPTER, TALLY, SecuredFleet
+from tests.integration.secured_fleet import ADAPTER, TALLY, SecuredFleet, has_ended
 
 from omnibase_infra.shared.core.errors import ClusterRefusedError, DeliveryError
 from omnibase_infra.shared.core.naming import TopicName
@@ -45,15 +45,11 @@ async def test_a_worker_may_do_its_work_and_nothing_else(fleet: SecuredFleet, no
     settings, own, foreign = fleet.workers[node], load_spec(node), load_spec(other)
     realm, log = fleet.realm, RecordedLog()
 
-    allowed = rights(fleet, own)
-    await asyncio.to_thread(lambda: require_permissions(settings, **allowed, log=log))
+    await asyncio.to_thread(require_rights, settings, *rights(fleet, own))
     with pytest.raises(ClusterRefusedError) as refused:
-        await asyncio.to_thread(lambda: require_permissions(settings, **rights(fleet, foreign), log=log))
-    for part in (
-        *rights(fleet, foreign)["reads"],
-        *rights(fleet, foreign)["writes"],
-        str(settings.kafka_sasl_username),
-    ):
+        await asyncio.to_thread(require_rights, settings, *rights(fleet, foreign))
+    reads, writes = rights(fleet, foreign)
+    for part in (*reads, *writes, str(settings.kafka_sasl_username)):
         assert part in refused.value.message
     assert "omninode acls apply" in refused.value.hint
 
@@ -79,7 +75,7 @@ async def test_a_worker_without_rights_ends_and_names_them_all(fleet: SecuredFle
     error = await ended_with_error(without)
     user = fleet.workers[TALLY].kafka_sasl_username
     assert f"do not let user {user!r} see" in error
-    assert all(topic in error for topic in rights(fleet, load_spec(TALLY))["reads"])
+    assert all(topic in error for topic in rights(fleet, load_spec(TALLY))[0])
     assert "hint: an administrator grants what contracts need by `omninode acls apply`" in without.log
 
 
@@ -167,13 +163,15 @@ def physical(fleet: SecuredFleet, topic: str) -> str:
     return TopicName.parse(topic).physical(fleet.realm)
 
 
-def rights(fleet: SecuredFleet, spec: WorkerSpec) -> dict[str, list[str]]:
-    """Return what a worker must be able to do."""
+def rights(fleet: SecuredFleet, spec: WorkerSpec) -> tuple[list[str], list[str]]:
+    """Return what a worker must be able to read, and to write."""
     retries = [str(topic) for topic in spec.retry_topics.values()]
-    return {
-        "reads": [physical(fleet, topic) for topic in (*spec.subscribe, *retries)],
-        "writes": [physical(fleet, topic) for topic in spec.writable_topics()],
-    }
+    reads = [physical(fleet, topic) for topic in (*spec.subscribe, *retries)]
+    return reads, [physical(fleet, topic) for topic in spec.writable_topics()]
+
+
+def require_rights(settings: Settings, reads: Sequence[str], writes: Sequence[str]) -> None:
+    require_permissions(settings, reads=reads, writes=writes, log=RecordedLog())
 
 
 async def assert_cannot_write(settings: Settings, topics: Sequence[str]) -> None:
@@ -230,9 +228,10 @@ def first_error(consumer: Consumer) -> str:
             message = consumer.poll(0.2)
         except KafkaException as error:
             return str(error.args[0].name())
-        if message is not None and (error := message.error()) is not None:
-            return str(error.name())
-        assert message is None, "a record was read"
+        if message is not None:
+            reported = message.error()
+            assert reported is not None, "a record was read"
+            return str(reported.name())
     raise AssertionError("no error came")
 
 
@@ -249,7 +248,7 @@ async def assert_cannot_run_transactions(settings: Settings, identity: str) -> N
 
 async def ended_with_error(worker: WorkerProcess) -> str:
     """Wait until a worker has ended; return its one error."""
-    await eventually(lambda: worker.exit_code is not None, "the worker ends", 40)
+    await has_ended(worker)
     errors = [line for line in worker.log.splitlines() if line.startswith("error:")]
     assert (worker.exit_code, len(errors)) == (1, 1), worker.log
     return errors[0]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.secured_fleet import ADAPTER, TALLY, SecuredFleet
+from tests.integration.secured_fleet import ADAPTER, TALLY, SecuredFleet, has_ended
 
 from omnibase_infra.shared.client.fleet_client import FleetClient
 from omnibase_infra.shared.core.errors import KafkaAccessError
@@ -106,8 +107,7 @@ async def test_a_worker_with_something_wrong_ends_at_once_and_says_what(fleet: S
     cases = [wrong(fleet, what) for what in ALL_WRONG]
     processes = [fleet.start(TALLY, settings) for settings, _ in cases]
     for process, (_, parts) in zip(processes, cases, strict=True):
-        ended = lambda one=process: one.exit_code is not None  # noqa: E731
-        await eventually(ended, f"the worker ends:\n{process.log[-2000:]}", 40)
+        await has_ended(process)
         errors = [line for line in process.log.splitlines() if line.startswith("error:")]
         assert (process.exit_code, len(errors)) == (2, 1), process.log
         hints = [line for line in process.log.splitlines() if line.startswith("hint:")]
@@ -145,7 +145,7 @@ async def test_credentials_change_under_load_and_no_request_is_lost(fleet: Secur
         await login.renew(fleet.kafka.settings(fleet.realm, user, "another-of-the-client"))
 
         for process in processes:
-            await eventually(lambda one=process: one.logged("secret_changed"), "the worker reads its new password")
+            await eventually(partial(process.logged, "secret_changed"), "the worker reads its new password")
         # Long enough for every connection to prove the new password.
         await asyncio.sleep(REAUTHENTICATION_SECONDS)
         await load.more(60)

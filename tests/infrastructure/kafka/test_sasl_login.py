@@ -88,7 +88,7 @@ async def test_a_consumer_takes_the_login_at_its_next_poll_also_after_it_reporte
         login.settings, group="readers", purpose="answers", client_id="reader", log=log, login=login
     )
     given: list[tuple[str, str]] = []
-    consumer.set_sasl_credentials = lambda *one: given.append(one)  # type: ignore[method-assign,assignment]
+    consumer.set_sasl_credentials = lambda *one: given.append(one)  # type: ignore[method-assign]
     try:
         consumer.poll(0.2)
         await login.renew(settings("second"))

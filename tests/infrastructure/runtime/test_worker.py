@@ -17,6 +17,7 @@ from omnibase_infra.shared.core import envelope as envelopes
 from omnibase_infra.shared.core.errors import (
     DeliveryError,
     DependencyUnavailableError,
+    KafkaAccessError,
     OffsetMissingError,
     OmnibaseError,
     TransientError,
@@ -449,6 +450,22 @@ async def test_a_client_that_finds_no_way_back_to_brokers_that_answer_ends_the_w
         assert not task.done(), "an outage is for waiting"
         answering = True
         with pytest.raises(DependencyUnavailableError, match=f"the {trouble}.*though brokers answer"):
+            await asyncio.wait_for(task, 5)
+
+
+async def test_a_worker_that_is_no_longer_let_in_ends_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_watch, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(worker_module, "STUCK_SECONDS", 0.05)
+
+    async def brokers_let_us_in() -> bool:
+        raise KafkaAccessError("it refuses user 'worker' with this password")
+
+    process = Process(Node(nothing), brokers_answer=brokers_let_us_in)
+    async with process.running() as task:
+        await until(lambda: process.worker.ready()[0])
+        refused = KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down")
+        process.consumer.then(lambda: process.callbacks["error"](refused))
+        with pytest.raises(KafkaAccessError, match="refuses user"):
             await asyncio.wait_for(task, 5)
 
 
