@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -43,11 +43,18 @@ def export(
 ) -> None:
     """Write <output>/<worker>/<version>/<operation>.<role>.schema.json for every payload of the generated nodes.
 
+    And infrastructure/<model>.schema.json for what every worker speaks: errors, health, status, metrics.
+
     The schemas of shared models lie beside them, in shared/models/<service>/schemas, and are written by `generate`.
     Exit codes: 0 done, or nothing differs; 1 something differs; 2 wrong usage.
     """
+    from omnibase_infra.shared.registry.payload_schemas import infrastructure_schemas
+
     with console.reported_errors():
-        wanted = {output / _file_of(item): _text(item) for item in _schemas(nodes)}
+        wanted = {output / _file_of(item): _text(item.schema) for item in _schemas(nodes)}
+        if not nodes:
+            shared = infrastructure_schemas()
+            wanted |= {output / f"infrastructure/{name}{_SUFFIX}": _text(found) for name, found in shared.items()}
         strays = [] if nodes else [path for path in sorted(output.rglob(f"*{_SUFFIX}")) if path not in wanted]
         differing = [path for path, text in wanted.items() if not path.is_file() or path.read_text("utf-8") != text]
     if check:
@@ -159,8 +166,8 @@ def _file_of(item: PayloadSchema) -> str:
     return f"{item.worker}/{item.version_text}/{item.operation}.{item.role}{_SUFFIX}"
 
 
-def _text(item: PayloadSchema) -> str:
-    return f"{json.dumps(item.schema, indent=2, ensure_ascii=False)}\n"
+def _text(schema: Mapping[str, Any]) -> str:
+    return f"{json.dumps(schema, indent=2, ensure_ascii=False)}\n"
 
 
 def _print_plan(planned: SchemaPlan) -> None:

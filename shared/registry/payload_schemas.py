@@ -7,7 +7,11 @@ from typing import Any
 
 import msgspec
 
+from omnibase_infra.shared.core.worker_spec import RUNTIME_GENERATION
 from omnibase_infra.shared.models.infrastructure.model_error_response import ModelErrorResponse
+from omnibase_infra.shared.models.infrastructure.model_health_check import ModelHealthCheck
+from omnibase_infra.shared.models.infrastructure.model_metrics_snapshot import ModelMetricsSnapshot
+from omnibase_infra.shared.models.infrastructure.model_service_status import ModelServiceStatus
 from omnibase_infra.shared.registry.nodes import NodeVersion, load_models, load_spec
 from omnibase_infra.topics.payload_schemas import PayloadSchema, Role
 
@@ -33,6 +37,17 @@ def node_schemas(node: NodeVersion) -> list[PayloadSchema]:
         )
         for operation, role, topic, event_type, urn, model in _messages(spec, models)
     ]
+
+
+def infrastructure_schemas() -> dict[str, dict[str, Any]]:
+    """Return the schemas of the models that every worker speaks, by module name."""
+    models = (ModelErrorResponse, ModelHealthCheck, ModelMetricsSnapshot, ModelServiceStatus)
+    return {
+        model.__module__.rsplit(".", 1)[-1]: schema_document(
+            model, f"urn:omnibase:infrastructure:{model.__name__}:{RUNTIME_GENERATION}"
+        )
+        for model in models
+    }
 
 
 def schema_document(model: Any, urn: str) -> dict[str, Any]:
