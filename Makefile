@@ -45,7 +45,7 @@ check: lint security ## lint, security gates, types, layers, contracts, generate
 	@echo "types";   $(BIN)/mypy && MYPYPATH=tests/faults/nodes $(BIN)/mypy --explicit-package-bases --exclude tests/generator/golden tests
 	@echo "layers";  $(BIN)/lint-imports --no-logo
 	@echo "contracts"; $(BIN)/omninode contract lint && $(BIN)/omninode topics lint
-	@echo "generated files"; $(BIN)/omninode generate --check
+	@echo "generated files"; $(BIN)/omninode generate --check && $(BIN)/omninode schemas export --check
 
 lint: $(STAMP) ## ruff: rules and format
 	@echo "lint"; $(BIN)/ruff check . && $(BIN)/ruff format --check .
