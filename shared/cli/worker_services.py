@@ -176,7 +176,7 @@ def _register_postgres(container: ONEXContainer, around: Surroundings) -> None:
     queries = MetricsQuerySink(around.registry, spec.worker)
 
     def make_pool(_: ONEXContainer) -> PostgresConnectionPool:
-        return PostgresConnectionPool.from_settings(
+        pool = PostgresConnectionPool.from_settings(
             settings,
             application_name=spec.worker,
             credentials=_rotating_login(around.secrets),
@@ -186,6 +186,12 @@ def _register_postgres(container: ONEXContainer, around: Surroundings) -> None:
             ),
             sink=MetricsPoolSink(around.registry, spec.worker),
         )
+
+        async def take(_: Settings) -> None:
+            await pool.take_new_credentials()
+
+        around.secrets.on_change(_POSTGRES_LOGIN, take)
+        return pool
 
     def make_store(services: ONEXContainer) -> PostgresEffectStore:
         health = MetricsHealthSink(around.registry, spec.worker)

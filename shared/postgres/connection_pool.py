@@ -353,16 +353,20 @@ class PostgresConnectionPool:
             for connection in held:
                 await self._give_back(pool, connection, full_reset=False, lease=None)
 
+    async def take_new_credentials(self) -> None:
+        """Look for new credentials now: the old ones may end soon, so no connection is to be lent that was made with them."""
+        try:
+            await self._connector.look_for_new_credentials()
+            await self._drain()
+        except (OmnibaseError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            # Tried again at the next look; callers find out for themselves.
+            get_logger().warning(LogEvent.DEPENDENCY_UNAVAILABLE, dependency=DEPENDENCY, error=error)
+
     async def _follow_credentials(self) -> None:
         """Replace what was made with old credentials, also connections that nobody asks for."""
         while True:
             await asyncio.sleep(self.options.credentials_interval)
-            try:
-                await self._connector.look_for_new_credentials()
-                await self._drain()
-            except (OmnibaseError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-                # Tried again at the next look; callers find out for themselves.
-                get_logger().warning(LogEvent.DEPENDENCY_UNAVAILABLE, dependency=DEPENDENCY, error=error)
+            await self.take_new_credentials()
 
     async def _drain(self) -> None:
         """Close the free connections that are worn; the others are seen to when they are given back."""
