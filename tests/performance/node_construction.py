@@ -30,9 +30,8 @@ def construct(request: ConstructionRequest) -> ConstructionResult:
 
     settings = load_settings()
     began = time.perf_counter()
-    from omnibase_infra.shared.postgres.connection_pool import PostgresConnectionPool
-
     from omnibase_infra.shared.kafka.producer_pool import ProducerPool
+    from omnibase_infra.shared.postgres.connection_pool import PostgresConnectionPool
 
     load_models(request.node)
     imported = time.perf_counter()
