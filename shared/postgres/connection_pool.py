@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
@@ -345,13 +345,10 @@ class PostgresConnectionPool:
         pool, maximum = self._pool, self.options.maximum
         if pool is None:
             return
-        held: list[Connection[asyncpg.Record]] = []
-        try:
+        async with AsyncExitStack() as held:
             while self._in_use < min(self.options.minimum, maximum) and self._in_use + self._waiting < maximum:
-                held.append(await self._take(pool))
-        finally:
-            for connection in held:
-                await self._give_back(pool, connection, full_reset=False, lease=None)
+                connection = await self._take(pool)
+                held.push_async_callback(self._give_back, pool, connection, full_reset=False, lease=None)
 
     async def take_new_credentials(self) -> None:
         """Look for new credentials now: the old ones may end soon, so no connection is to be lent that was made with them."""
@@ -373,15 +370,13 @@ class PostgresConnectionPool:
         pool = self._pool
         if pool is None:
             return
-        held: list[Connection[asyncpg.Record]] = []
-        try:
+        # Each is given back whatever becomes of the others.
+        async with AsyncExitStack() as held:
             for _ in range(pool.get_idle_size()):
                 if not pool.get_idle_size():
                     break  # taken by callers meanwhile, who do the same
-                held.append(await pool.acquire(timeout=self.options.acquire_timeout))
-        finally:
-            for connection in held:
-                await self._release(pool, connection)
+                connection = await pool.acquire(timeout=self.options.acquire_timeout)
+                held.push_async_callback(self._release, pool, connection)
 
     async def _look_for_leaks(self, leases: LeaseWatch) -> None:
         while True:
