@@ -123,11 +123,14 @@ class Settings(BaseSettings):
     )
 
     schema_registry_url: str | None = Field(
-        None, description="Confluent-compatible schema registry, https://host:port, that `omninode schemas` publishes to."
+        None,
+        description="Confluent-compatible schema registry, https://host:port, that `omninode schemas` publishes to.",
     )
     schema_registry_user: str | None = Field(None, description="For basic authentication.")
     schema_registry_password: SecretStr | None = Field(None, description="For basic authentication.")
-    schema_registry_ca_location: Path | None = Field(None, description="CA bundle of the registry; unset: the system's.")
+    schema_registry_ca_location: Path | None = Field(
+        None, description="CA bundle of the registry; unset: the system's."
+    )
     schema_registry_compatibility: Literal[
         "BY_ROLE",
         "NONE",
