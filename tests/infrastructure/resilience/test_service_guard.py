@@ -27,7 +27,7 @@ from omnibase_infra.shared.resilience.throttle import Throttle
 from omnibase_infra.shared.testing.external_service import MockExternalService, mock_external_service
 from omnibase_infra.shared.testing.manual_clock import ManualClock
 
-QUICK = RetryPolicy(attempts=3, base=0.001, cap=0.002, total_seconds=10.0)
+QUICK = RetryPolicy(attempts=3, base=0.001, cap=0.002, total_seconds=60.0)
 FAIL_MAX = BREAKER_PRESETS["external_service"].fail_max
 
 
@@ -46,7 +46,7 @@ class Client:
         self.registry = MetricsRegistry(process_metrics=False)
         self.process = ProcessResilience(BudgetOptions(burst=100), clock=self.clock)
         self.process.show_in(self.registry, "shop")
-        settings = {"timeout_seconds": 0.1, "policy": QUICK} | options
+        settings = {"timeout_seconds": 10.0, "policy": QUICK} | options
         self.guard = ServiceGuard("carrier", process=self.process, **settings)  # type: ignore[arg-type]
 
     async def order(self) -> int:
@@ -84,7 +84,8 @@ async def test_an_answer_is_returned_and_keeps_the_breaker_closed(carrier: MockE
 async def test_an_outage_of_any_kind_is_tried_again_then_opens_the_breaker_and_then_costs_nothing(
     carrier: MockExternalService, trouble: str
 ) -> None:
-    client = Client(carrier, timeout_seconds=0.03)
+    # What hangs is asked as often as it is timed: long enough that each request has arrived.
+    client = Client(carrier, timeout_seconds=0.25 if trouble == "hangs" else 10.0)
     if (begun := getattr(carrier, trouble)()) is not None:
         await begun
     with pytest.raises(DependencyUnavailableError):
@@ -138,7 +139,7 @@ async def test_refusals_and_full_servers_are_answers_that_open_nothing(carrier: 
 
 
 async def test_a_call_that_may_not_be_repeated_is_sent_once_and_its_doubt_is_said(carrier: MockExternalService) -> None:
-    client = Client(carrier, timeout_seconds=0.03)
+    client = Client(carrier, timeout_seconds=0.25)
     for trouble in (carrier.hangs, carrier.cuts):
         trouble()
         carrier.requests.clear()
@@ -167,7 +168,7 @@ async def test_a_call_that_reached_nobody_may_be_repeated_whatever_it_is(carrier
 
 
 async def test_the_total_time_bounds_attempts_and_waits_together(carrier: MockExternalService) -> None:
-    patient = RetryPolicy(attempts=100, base=0.01, cap=0.01, total_seconds=0.15)
+    patient = RetryPolicy(attempts=100, base=0.01, cap=0.01, total_seconds=0.3)
     client = Client(carrier, timeout_seconds=60.0, policy=patient)
     carrier.hangs()
     started = asyncio.get_running_loop().time()
