@@ -30,7 +30,7 @@ async def surroundings(fleet: Fleet, dynamic_logins: DynamicLogins) -> AsyncIter
         lambda: dynamic_logins.role(ttl=f"{LOGIN_SECONDS}s", longest=f"{LONGEST_SECONDS}s", attributes="SUPERUSER")
     )
     role = await asyncio.to_thread(dynamic_logins.mount.approle, dynamic_logins.policy())
-    settings = role | dynamic_logins.settings(path)
+    settings = {**role, **dynamic_logins.settings(path)}
     settings["postgres_dsn"] = require_postgres(fleet.settings)  # the same server; the login is given apart
     yield {variable(name): value for name, value in settings.items()}
     fleet.stop_all()
