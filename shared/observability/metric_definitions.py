@@ -13,7 +13,9 @@ import msgspec
 from omnibase_infra.shared.core.errors import ConfigurationError
 
 MetricKind = Literal["counter", "gauge", "histogram"]
-MetricUnit = Literal["records", "seconds", "bytes", "connections", "partitions", "events", "state", "lines", "spans", "processes"]
+MetricUnit = Literal[
+    "records", "seconds", "bytes", "connections", "partitions", "events", "state", "lines", "spans", "processes"
+]
 Across = Literal["sum", "max", "min"]
 
 PREFIX: Final = "omnibase_"
