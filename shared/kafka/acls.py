@@ -29,7 +29,7 @@ from omnibase_infra.shared.core.settings import Settings, require_kafka
 from omnibase_infra.shared.kafka.client_log import ClientLog, LogFunction
 from omnibase_infra.shared.kafka.permissions import who
 from omnibase_infra.shared.kafka.security import security_config
-from omnibase_infra.shared.kafka.security_diagnosis import access_error, ask_for_topics
+from omnibase_infra.shared.kafka.security_diagnosis import access_error, ask_for_topics, telling
 from omnibase_infra.topics.acls import AclRule
 
 T = TypeVar("T")
@@ -166,7 +166,7 @@ class KafkaAclAdmin:
     def _unreachable(self, what: str, reason: str) -> OmnibaseError:
         if refused := access_error(self._settings, self._reasons):
             return refused
-        noted = self._reasons[-1].str() if self._reasons else reason
+        noted = telling(self._reasons, reason)
         return DependencyUnavailableError(
             f"no Kafka broker at {self._address} answered {what} in time: {noted}",
             dependency="kafka",

@@ -40,7 +40,7 @@ from omnibase_infra.shared.core.errors import (
 from omnibase_infra.shared.core.settings import Settings, require_kafka
 from omnibase_infra.shared.kafka.client_log import ClientLog, LogFunction
 from omnibase_infra.shared.kafka.security import security_config
-from omnibase_infra.shared.kafka.security_diagnosis import access_error, ask_for_topics
+from omnibase_infra.shared.kafka.security_diagnosis import access_error, ask_for_topics, telling
 from omnibase_infra.shared.resilience.deadline import Deadline
 from omnibase_infra.shared.resilience.retry_policy import RetryOptions, RetryPolicy, retrying_in_thread
 from omnibase_infra.topics.cluster import GroupState, Partition, TopicState, Watermarks
@@ -367,7 +367,7 @@ class KafkaTopicAdmin:
         self._client.poll(_REASON_SECONDS)
         if refused := access_error(self._settings, self._reasons):
             return refused
-        noted = self._reasons[-1].str() if self._reasons else reason
+        noted = telling(self._reasons, reason)
         return DependencyUnavailableError(
             f"no Kafka broker at {self._address} answered {what} in time: {noted}",
             dependency="kafka",

@@ -98,6 +98,11 @@ def access_error(
     return _listener_error(settings) if thoroughly else None
 
 
+def telling(reasons: Sequence[KafkaError], otherwise: str) -> str:
+    """Return the last report that says more than that all brokers are down."""
+    return next((one.str() for one in reversed(reasons) if one.code() != KafkaError._ALL_BROKERS_DOWN), otherwise)
+
+
 def _login_error(settings: Settings, text: str) -> KafkaAccessError:
     host, port = _place(settings, text)
     mechanism = settings.kafka_sasl_mechanism

@@ -17,7 +17,7 @@ from omnibase_infra.shared.core.errors import (
 from omnibase_infra.shared.core.settings import Settings, require_kafka
 from omnibase_infra.shared.kafka.client_log import ClientLog, LogFunction
 from omnibase_infra.shared.kafka.security import security_config
-from omnibase_infra.shared.kafka.security_diagnosis import ask_for_topics
+from omnibase_infra.shared.kafka.security_diagnosis import ask_for_topics, telling
 
 TIMEOUT_SECONDS: Final = 10.0
 
@@ -62,7 +62,7 @@ def missing_topics(
         raise  # which says all that the client had to say, and more
     except KafkaException as error:
         held.pass_on(log)
-        reason = (reasons or error.args)[0].str()
+        reason = telling(reasons, error.args[0].str())
         raise DependencyUnavailableError(
             f"no Kafka broker at {settings.kafka_bootstrap_servers} answered within {timeout_seconds:g} s: {reason}",
             dependency="kafka",
