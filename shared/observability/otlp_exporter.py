@@ -1,4 +1,4 @@
-"""The OTLP exporter that the settings ask for. The libraries, hundreds of milliseconds to import, are loaded at its first use."""
+"""The OTLP exporter that the settings ask for. The libraries, hundreds of milliseconds to import, are loaded when it is made."""
 
 from __future__ import annotations
 

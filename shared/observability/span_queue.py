@@ -51,7 +51,8 @@ class SpanQueue(SpanProcessor):
         """Start the thread.
 
         Args:
-            make_exporter: called on the thread at the first span: its import takes hundreds of milliseconds.
+            make_exporter: called on the thread, at its start: the import takes hundreds of milliseconds, which must
+                not come in the middle of the work. Tried again at each export while it fails.
             listener: told of exports and losses.
             capacity: spans that wait at most; further ones are dropped.
             delay_seconds: how long a span waits for others.
@@ -107,6 +108,7 @@ class SpanQueue(SpanProcessor):
             self._queue.clear()
 
     def _run(self) -> None:
+        self._open()
         while True:
             self._wake.wait(self._delay)
             self._wake.clear()
@@ -120,16 +122,25 @@ class SpanQueue(SpanProcessor):
         if self._exporter is not None:
             self._exporter.shutdown()
 
+    def _open(self) -> SpanExporter | None:
+        """Return the exporter, made if there is none yet; None when that does not work."""
+        if self._exporter is None:
+            try:
+                self._exporter = self._make_exporter()
+            except Exception as error:  # noqa: BLE001 - whatever it is costs spans, never the thread
+                self._listener.export_failed(error)
+        return self._exporter
+
     def _export(self, spans: list[ReadableSpan]) -> None:
         failure: BaseException | None = None
+        exporter = self._open()
         try:
-            if self._exporter is None:
-                self._exporter = self._make_exporter()
-            done = self._exporter.export(spans) is SpanExportResult.SUCCESS
-        except Exception as error:  # noqa: BLE001 - whatever an exporter raises costs its spans, never the thread
+            done = exporter is not None and exporter.export(spans) is SpanExportResult.SUCCESS
+        except Exception as error:  # noqa: BLE001 - likewise
             done, failure = False, error
         if done:
             self._listener.exported(len(spans))
-        else:
-            self._listener.dropped(len(spans), "export-failed")
+            return
+        self._listener.dropped(len(spans), "export-failed")
+        if exporter is not None:
             self._listener.export_failed(failure)

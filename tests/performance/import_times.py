@@ -173,8 +173,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "- again with: `python -m tests.performance.import_times --write`",
         "",
         "Milliseconds of a module itself, without what it imports, and in parentheses the number of modules; the least of some starts.",
-        "The first span loads the exporter besides, in a thread of its own. A worker is ready sooner than the sum says: Python",
-        "measures each import at a price. `tests/architecture/test_worker_imports.py` holds workers to what they need.",
+        "Where a collector is set, the exporter is loaded in a thread of its own. A worker is ready sooner than the sum says:",
+        "Python measures each import at a price. `tests/architecture/test_worker_imports.py` holds workers to what they need.",
         "",
         *table(found),
     ]
