@@ -18,11 +18,10 @@ from omnibase_infra.shared.local_services.private_files import write_private
 from omnibase_infra.shared.local_services.server_process import ServerProcess, wait_until_ready
 from omnibase_infra.shared.local_services.service import (
     ProgressCallback,
-    ServiceState,
-    ServiceStatus,
     Stopwatch,
     no_progress,
 )
+from omnibase_infra.shared.local_services.single_server import SingleServer
 from omnibase_infra.shared.local_services.whole_folders import remove_whole
 
 READY_TIMEOUT_SECONDS = 30.0
@@ -39,7 +38,7 @@ class RememberedServer(msgspec.Struct, frozen=True):
     token: str
 
 
-class OpenBaoService:
+class OpenBaoService(SingleServer):
     """OpenBao in development mode on the loopback address: unsealed, with a versioned key-value engine at `secret/`.
 
     Everything is kept in memory and gone when it stops.
@@ -131,35 +130,11 @@ class OpenBaoService:
                 self.process.kill()
                 raise
 
-    def stop(self) -> bool:
-        """End the server, its secrets with it; returns whether it ran."""
-        return self.process.stop()
+    def _check(self) -> CheckResult:
+        return check_vault(self._address())
 
-    def kill(self) -> bool:
-        """End the server at once; returns whether it ran."""
-        return self.process.kill()
-
-    def is_running(self) -> bool:
-        """Return whether its process lives."""
-        return self.process.is_running()
-
-    def status(self) -> ServiceStatus:
-        """Ask for its health: it must be initialised and unsealed."""
-        running = self.process.is_running()
-        state: ServiceState = "stopped"
-        result = CheckResult()
-        if running:
-            result = check_vault(self._address())
-            state = "unhealthy" if result.problem else "running"
-        return ServiceStatus(
-            name=self.name,
-            state=state,
-            address=self._address().removeprefix("http://") if running else "",
-            version=result.version,
-            uptime_seconds=self.process.uptime_seconds(),
-            detail=result.problem,
-            log_path=self.log_path,
-        )
+    def _place(self) -> str:
+        return self._address().removeprefix("http://")
 
     def variables(self) -> dict[str, str]:
         """Return the address and the root token.

@@ -22,11 +22,10 @@ from omnibase_infra.shared.local_services.server_process import BASE_ENVIRONMENT
 from omnibase_infra.shared.local_services.service import (
     Progress,
     ProgressCallback,
-    ServiceState,
-    ServiceStatus,
     Stopwatch,
     no_progress,
 )
+from omnibase_infra.shared.local_services.single_server import SingleServer
 from omnibase_infra.shared.local_services.unprivileged_user import UnprivilegedUser, shared_folder, user_to_drop_to
 from omnibase_infra.shared.local_services.whole_folders import remove_whole
 
@@ -59,7 +58,7 @@ class RememberedPort(msgspec.Struct, frozen=True):
     port: int
 
 
-class PostgresService:
+class PostgresService(SingleServer):
     """PostgreSQL on the loopback address, with one superuser and one database, both named `omnibase`.
 
     Data survive a power cut: `fsync` is on. As root the server runs as the user `postgres` or `nobody`; data then
@@ -181,35 +180,11 @@ class PostgresService:
                 self.process.kill()
                 raise
 
-    def stop(self) -> bool:
-        """End the server, its connections with it; returns whether it ran."""
-        return self.process.stop()
+    def _check(self) -> CheckResult:
+        return check_postgres(self._dsn())
 
-    def kill(self) -> bool:
-        """End the server and its backends at once, as a power cut would; returns whether it ran."""
-        return self.process.kill()
-
-    def is_running(self) -> bool:
-        """Return whether its process lives."""
-        return self.process.is_running()
-
-    def status(self) -> ServiceStatus:
-        """Log in and run a statement."""
-        running = self.process.is_running()
-        state: ServiceState = "stopped"
-        result = CheckResult()
-        if running:
-            result = check_postgres(self._dsn())
-            state = "unhealthy" if result.problem else "running"
-        return ServiceStatus(
-            name=self.name,
-            state=state,
-            address=f"{LOOPBACK}:{self._port()}" if running else "",
-            version=result.version,
-            uptime_seconds=self.process.uptime_seconds(),
-            detail=result.problem,
-            log_path=self.log_path,
-        )
+    def _place(self) -> str:
+        return f"{LOOPBACK}:{self._port()}"
 
     def variables(self) -> dict[str, str]:
         """Return the address, which holds the password.

@@ -84,8 +84,8 @@ def test_two_processes_that_start_the_same_folder_start_one_of_each(state_dir: P
         assert racer.returncode == 0, errors
 
     assert states(state_dir) == {"kafka": "running", "postgres": "running"}
-    for service in local_services(state_dir):
-        assert service.is_running()
+    # OpenBao is started by name only.
+    assert [one.name for one in local_services(state_dir) if one.is_running()] == ["kafka", "postgres"]
 
 
 def test_one_that_is_killed_in_the_middle_of_a_start_is_cleaned_up_by_the_next(state_dir: Path) -> None:
