@@ -119,6 +119,10 @@ def _scrape(address: str) -> tuple[float, str]:
         connection.close()
 
 
+def _cpu(figure: Figure) -> Figure:
+    return Figure(name=figure.name, unit="µs", values=figure.cpu_microseconds)
+
+
 def _section(rounds: list[_Round], count: int) -> Section:
     def commands(name: str, of: Callable[[_Round], Executed]) -> Figure:
         results = [of(one) for one in rounds]
@@ -148,6 +152,8 @@ def _section(rounds: list[_Round], count: int) -> Section:
             killed,
             ratios("traced / nothing traced", traced, untraced),
             ratios("collector killed / collector there", killed, traced, Floor(0.95)),
+            # Less at the mercy of what else the machine does than the rate is.
+            ratios("CPU, collector killed / collector there", _cpu(killed), _cpu(traced), Floor(1.05, at_least=False)),
             there,
             gone,
             ratios("memory, collector killed / collector there", gone, there, Floor(1.05, at_least=False)),

@@ -33,6 +33,7 @@ FIGURES = (
     "commands, traced, the collector is killed",
     "traced / nothing traced",
     "collector killed / collector there",
+    "CPU, collector killed / collector there",
     "memory, peak, collector there",
     "memory, peak, collector killed",
     "memory, collector killed / collector there",
