@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from omnibase_infra.shared.core.errors import (
+    ClusterRefusedError,
     CorruptLogError,
     DependencyUnavailableError,
     OffsetMissingError,
@@ -297,7 +298,7 @@ def test_of_a_lost_partition_nothing_is_committed_and_it_can_come_back(member: M
         (KafkaError.UNKNOWN_TOPIC_OR_PART, TopicMissingError, "omninode topics apply"),
         (KafkaError._BAD_MSG, CorruptLogError, "omninode offsets reset"),
         (KafkaError._BAD_COMPRESSION, CorruptLogError, "omninode offsets reset"),
-        (KafkaError.TOPIC_AUTHORIZATION_FAILED, DependencyUnavailableError, "authori"),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, ClusterRefusedError, "omninode acls"),
     ],
 )
 def test_what_skips_records_or_needs_a_person_stops_the_worker(

@@ -354,7 +354,8 @@ async def die_at(point: str, journal: EffectJournal, handler: Handler, record: R
 
 def test_the_stores_implement_the_port() -> None:
     assert isinstance(MemoryJournal(), EffectJournal)
-    assert isinstance(PostgresEffectStore(cast("Any", None), "g"), EffectJournal)
+    pool = PostgresConnectionPool("postgresql://nobody@127.0.0.1:1/none")
+    assert isinstance(PostgresEffectStore(pool, "g"), EffectJournal)
     assert isinstance(LookingHandler(Server()), ResolvableHandler)
     assert not isinstance(Handler(Server()), ResolvableHandler)
 
