@@ -17,6 +17,7 @@ MINIMUM = (3, 11)
 ROOT = Path(__file__).resolve().parent.parent
 # The installer: the same result as pip in a tenth of the time. Its own version is fixed here.
 INSTALLER = "uv>=0.9,<1"
+OWN = ("shared", "topics", "workers")
 
 
 def main() -> int:
@@ -35,12 +36,14 @@ def main() -> int:
         ("install the installer", [str(python), "-m", "pip", "install", "--quiet", "--upgrade", INSTALLER]),
         (
             f"install {_count(lock)} locked packages",
-            [*install, "--require-hashes", "-r", str(lock)],
+            # Compiled now: a process that may not write, or must not, would compile everything at each of its starts.
+            [*install, "--compile-bytecode", "--require-hashes", "-r", str(lock)],
         ),
         (
             "install omnibase_infra itself, editable",
             [*install, "--no-deps", "--no-build-isolation", "-e", str(ROOT)],
         ),
+        ("compile omnibase_infra", [str(python), "-m", "compileall", "-q", *(str(ROOT / name) for name in OWN)]),
     ]
     if not python.exists():
         _step("create the virtual environment", partial(venv.create, environment, with_pip=True))
