@@ -123,6 +123,7 @@ class ConsumerThread(threading.Thread):
         self._log = log
         self._clock = clock
         self._stop_requested = threading.Event()
+        self._leaving = False
         self._pauses = Pauses(consumer, flow, metrics, log)
         self._ends: dict[PartitionWork, int] = {}
         self._retry_ends: dict[PartitionWork, int] = {}
@@ -322,7 +323,11 @@ class ConsumerThread(threading.Thread):
         """Take the answer to a commit that was not waited for."""
         self._commits.answered(error, offsets)
 
-    def _on_assign(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if self._leaving:
+            # A rebalance that ended too late: the coordinator answers nothing to who leaves, and the next owner reads them.
+            consumer.incremental_assign([])
+            return
         began = self._clock()
         new = self._assignment.take(partitions)
         self._commits.own(new.values())
@@ -334,8 +339,7 @@ class ConsumerThread(threading.Thread):
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         began = self._clock()
         self._finish(self._given_up(partitions))
-        self._forget(partitions)
-        consumer.incremental_unassign(self._assignment.with_retries(partitions))
+        self._let_go(consumer, partitions)
         self._rebalanced("revoked", LogEvent.PARTITIONS_REVOKED, partitions, began)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -344,8 +348,7 @@ class ConsumerThread(threading.Thread):
         for work in works:
             work.closed = True  # another member may own it already: nothing of it is committed from here
         self._loop.lose(works)
-        self._forget(partitions)
-        consumer.incremental_unassign(self._assignment.with_retries(partitions))
+        self._let_go(consumer, partitions)
         self.assigned = False
         self._rebalanced("lost", LogEvent.PARTITIONS_LOST, partitions, began)
 
@@ -354,8 +357,15 @@ class ConsumerThread(threading.Thread):
         keys = [(one.topic, one.partition) for one in self._assignment.with_retries(partitions)]
         return [self.works[key] for key in keys if key in self.works]
 
+    def _let_go(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        """Read partitions and their retry partitions no more; of those given while leaving none was ever read."""
+        followed = self._assignment.with_retries(partitions)
+        read = [one for one in followed if not self._leaving or (one.topic, one.partition) in self.works]
+        self._forget(followed)
+        consumer.incremental_unassign(read)
+
     def _forget(self, partitions: Sequence[TopicPartition]) -> None:
-        for one in self._assignment.with_retries(partitions):
+        for one in partitions:
             work = self.works.pop((one.topic, one.partition), None)
             self._commits.forget((one.topic, one.partition))
             if work is not None:
@@ -395,6 +405,7 @@ class ConsumerThread(threading.Thread):
 
     def _close(self) -> None:
         """Commit what is finished and leave the group; the next owner goes on from there."""
+        self._leaving = True
         try:
             self._finish(self.works.values())
         finally:

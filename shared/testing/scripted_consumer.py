@@ -94,6 +94,9 @@ class ScriptedConsumer:
         self.refuse_commits: KafkaError | None = None
         self.commits: list[tuple[str, dict[Place, int]]] = []
         self.closed = False
+        # What a rebalance that ends while the consumer is closed gives it, before all is taken away.
+        self.given_at_close: tuple[Place, ...] = ()
+        self._closing = False
         self.on_commit: Callable[..., None] | None = None
         self._script: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._callbacks: dict[str, Callable[..., None]] = {}
@@ -149,6 +152,7 @@ class ScriptedConsumer:
 
     def incremental_unassign(self, places: Sequence[TopicPartition]) -> None:
         """Own them no more."""
+        self._must_own(places)
         for one in places:
             self.assigned.pop((one.topic, one.partition), None)
 
@@ -176,7 +180,9 @@ class ScriptedConsumer:
         return list(offsets)
 
     def committed(self, places: Sequence[TopicPartition], timeout: float) -> list[TopicPartition]:  # noqa: ARG002 - the client's
-        """Return committed offsets."""
+        """Return committed offsets; while the consumer is closed the client answers no such question."""
+        if self._closing:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
         return [
             TopicPartition(
                 one.topic,
@@ -209,9 +215,12 @@ class ScriptedConsumer:
         return _ClusterMetadata({topic: _TopicMetadata(count)})
 
     def close(self) -> None:
-        """Take everything away first, as the client does."""
-        if self.assigned:
-            self._call("on_revoke", list(self.assigned))
+        """End a rebalance that is under way, then take everything away, as the client does."""
+        self._closing = True
+        if self.given_at_close:
+            self._call("on_assign", self.given_at_close)
+        if given := [*self.assigned, *(one for one in self.given_at_close if one not in self.assigned)]:
+            self._call("on_revoke", given)
         self.closed = True
 
     def _answer_commit(

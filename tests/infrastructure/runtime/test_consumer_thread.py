@@ -352,6 +352,18 @@ def test_a_stop_drains_commits_and_leaves_and_drains_only_once(member: Member) -
     assert not member.loop.errors
 
 
+def test_partitions_that_a_leaving_member_is_given_are_left_to_the_next(member: Member) -> None:
+    member.consumer.assign((REQUESTS, 0))
+    member.consumer.then(message(0))
+    member.received(1)
+    member.consumer.given_at_close = ((REQUESTS, 1), (REQUESTS, 2))
+    member.stop()
+    assert not member.loop.errors
+    assert member.consumer.closed
+    assert not member.consumer.assigned
+    assert {place for _, commit in member.consumer.commits for place in commit} <= {(REQUESTS, 0)}
+
+
 def test_a_consumer_that_cannot_be_closed_is_reported(member: Member, monkeypatch: pytest.MonkeyPatch) -> None:
     def close() -> None:
         raise KafkaException(KafkaError(KafkaError._DESTROY))
