@@ -10,7 +10,7 @@ import msgspec
 from tests.performance.figures import BenchmarkError, Figure, Floor, Section, expect, ratios
 from tests.performance.order_events import BATCH, ORDERS, STATEMENT, order_events
 from tests.performance.plain_inserts import InsertRequest, InsertResult
-from tests.performance.processes import cpu_seconds, resident_megabytes, run_child
+from tests.performance.processes import cpu_seconds, cpu_seconds_since, resident_megabytes, run_child
 from tests.performance.scale import Scale
 from tests.performance.servers import Say, Servers, committed_in, records_in, topic_admin, variables_of
 
@@ -124,7 +124,7 @@ async def _watched(
         await asyncio.sleep(_LOOK_SECONDS)
     measured = count - first
     expect(measured > 0, f"{count} commands are too few to be measured")
-    cpu = cpu_seconds(process.pid) - cpu_began
+    cpu = cpu_seconds_since(process.pid, cpu_began)
     return Executed(
         per_second=measured / (now - began),
         cpu_microseconds=cpu / measured * 1e6,

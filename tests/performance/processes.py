@@ -78,6 +78,11 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
 
 
+def cpu_seconds_since(pid: int, began: float) -> float:
+    """Return the CPU time used since `cpu_seconds` said `began`, at least the tick that the kernel counts in."""
+    return max(cpu_seconds(pid) - began, 1 / _TICKS_PER_SECOND)
+
+
 def resident_megabytes(pid: int, *, peak: bool = False) -> float:
     """Return the memory a process has in RAM (10^6 bytes), now or at its highest."""
     name = "VmHWM:" if peak else "VmRSS:"

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.performance.processes import cpu_seconds, cpu_seconds_since
 
 from omnibase_infra.shared.testing.kafka_fixtures import KafkaServer
 from omnibase_infra.shared.testing.postgres_fixtures import PostgresServer
@@ -116,3 +117,8 @@ def test_an_unknown_benchmark_is_refused_with_those_there_are(bench: Bench) -> N
     assert done.returncode == 2
     assert "noop" in done.stderr
     assert "cold-start" in done.stderr
+
+
+def test_a_measured_process_has_used_some_cpu_however_short_the_measurement() -> None:
+    # Ratios are made of it, and the kernel counts in ticks of a hundredth of a second.
+    assert cpu_seconds_since(os.getpid(), cpu_seconds(os.getpid())) > 0
