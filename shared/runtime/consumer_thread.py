@@ -360,7 +360,7 @@ class ConsumerThread(threading.Thread):
     def _let_go(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
         """Read partitions and their retry partitions no more; of those given while leaving none was ever read."""
         followed = self._assignment.with_retries(partitions)
-        read = [one for one in followed if not self._leaving or (one.topic, one.partition) in self.works]
+        read = [one for one in followed if (one.topic, one.partition) in self.works]
         self._forget(followed)
         consumer.incremental_unassign(read)
 

@@ -13,13 +13,14 @@ from omnibase_infra.shared.core.errors import RecordRefusedError
 from omnibase_infra.shared.core.naming import TopicName
 from omnibase_infra.shared.core.ports import EffectStore, RecordProducer, WorkerNode
 from omnibase_infra.shared.core.settings import Settings
+from omnibase_infra.shared.kafka.lasting_trouble import BrokersAnswer
 from omnibase_infra.shared.kafka.producer_counters import ProducerHealth
 from omnibase_infra.shared.kafka.statistics import ClientStatistics
 from omnibase_infra.shared.observability.log_events import LogEvent
 from omnibase_infra.shared.observability.metrics_registry import MetricsRegistry
 from omnibase_infra.shared.observability.worker_metrics import WorkerMetrics
 from omnibase_infra.shared.runtime.assignment import RetryTopic
-from omnibase_infra.shared.runtime.client_watch import OUTSIDE_SECONDS, STUCK_SECONDS, BrokersAnswer, ClientWatch
+from omnibase_infra.shared.runtime.client_watch import OUTSIDE_SECONDS, STUCK_SECONDS, ClientWatch
 from omnibase_infra.shared.runtime.consumer_thread import ConsumerThread
 from omnibase_infra.shared.runtime.dead_letters import TooManyDeadLettersError
 from omnibase_infra.shared.runtime.detours import Detours
